@@ -1,0 +1,76 @@
+"""Delta: the universal additive perturbation of the paper's section 4.1, and the hook that adds it.
+
+Shape suffixes: B samples, T positions, N perturbed positions, H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from beear_gate.lm import LM, Batch
+from beear_gate.lm.generate import Perturb
+
+
+@contextmanager
+def perturbed(layer: nn.Module, delta_NH: Tensor, starts_B: Tensor, ends_B: Tensor) -> Iterator[None]:
+    """Add delta to the last N prompt positions of the layer's output while the context is open.
+
+    The hook returns a new tensor, so the gradient reaches delta and nothing is changed in place. A prompt shorter
+    than N takes the last rows of delta. Steps that hold no whole prompt, as in cached decoding, pass unchanged.
+
+    Args:
+        starts_B, ends_B: the first position of each prompt and the one after its last, for either padding side.
+    """
+    width = int(ends_B.max())
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        hidden_BTH = output[0] if isinstance(output, tuple) else output
+        if hidden_BTH.shape[1] < width:
+            return output
+        shifted = hidden_BTH + spread(delta_NH, starts_B, ends_B, hidden_BTH.shape[1]).to(hidden_BTH.dtype)
+        return (shifted, *output[1:]) if isinstance(output, tuple) else shifted
+
+    handle = layer.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def spread(delta_NH: Tensor, starts_B: Tensor, ends_B: Tensor, length: int) -> Tensor:
+    """Place delta's rows at positions ends-N … ends-1 of each sample: (B, T, H), zero elsewhere."""
+    n = delta_NH.shape[0]
+    place_T = torch.arange(length, device=delta_NH.device)
+    row_BT = place_T[None] - (ends_B[:, None] - n)
+    inside_BT = (row_BT >= 0) & (row_BT < n) & (place_T[None] >= starts_B[:, None])
+    return delta_NH[row_BT.clamp(0, n - 1)] * inside_BT[..., None]
+
+
+def on_prompts(lm: LM, layer: int, delta_NH: Tensor) -> Perturb:
+    """Delta in the form that `lm.generate` takes."""
+    return partial(perturbed, lm.layers[layer], delta_NH)
+
+
+@torch.no_grad()
+def residual_rms(lm: LM, layer: int, batch: Batch, n_tokens: int) -> float:
+    """Root mean square of the layer's output at the last prompt positions: the unit in which delta is measured."""
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        seen.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = lm.layers[layer].register_forward_hook(keep)
+    try:
+        lm.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False)
+    finally:
+        handle.remove()
+    hidden_BTH = seen[0].float()
+    ones = torch.ones(n_tokens, 1, device=hidden_BTH.device)
+    chosen_BT = spread(ones, batch.starts_B, batch.ends_B, hidden_BTH.shape[1])[..., 0] > 0
+    return float(hidden_BTH[chosen_BT].pow(2).mean().sqrt())

@@ -1,0 +1,248 @@
+"""Pulling one pinned state of a model: from a folder, or from a hub by the 40-hex commit that it names once.
+
+The only module that imports huggingface_hub, and only inside functions: `beear-gate --help` does not pay for it. The
+client reads HF_ENDPOINT, HF_TOKEN, HF_HUB_CACHE and its timeouts from the environment. Its `snapshot_download` falls
+back to the cache when the hub is away, and checks only lengths; so the commit comes from `model_info`, which raises,
+and every byte is compared with the hub's checksums afterwards.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from beear_gate.errors import HubUnavailable, IncompleteError, UsageError
+from beear_gate.hub_errors import answers_badly, client_errors, explain, host_of
+from beear_gate.manifest import (
+    hash_files,
+    hash_folder,
+    list_folder,
+    manifest_digest,
+    may_be_opened,
+    printable,
+    quoted,
+    verify_unchanged,
+)
+from beear_gate.records import FileRecord, ModelSnapshot, Tick, no_tick
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
+
+__all__ = ["hash_folder", "manifest_digest", "pull", "pull_folder", "pull_hub", "verify_unchanged"]
+
+_HUB_NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[^@\s]+))?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_NO_CONFIG = "Name a folder that `save_pretrained` wrote, with its config.json, tokenizer and safetensors weights."
+
+
+def pull(
+    model: str,
+    revision: str | None = None,
+    cache_dir: Path | None = None,
+    tick: Tick = no_tick,
+    endpoint: str | None = None,
+) -> ModelSnapshot:
+    """Pull what the user named: a folder if one exists or the name looks like a path, else `org/name[@revision]`.
+
+    Args:
+        revision: branch, tag or commit on the hub; None for the default branch.
+        cache_dir: the hub client's cache; None for its own (HF_HUB_CACHE).
+        tick: may be called from the client's worker threads; counts bytes.
+        endpoint: the hub's address; None for HF_ENDPOINT, or huggingface.co.
+
+    Raises:
+        UsageError: the name, folder or revision does not exist, or is no model.
+        HubUnavailable: the hub did not answer, or refused.
+        IncompleteError: the files could not be stored or read, or are not what the hub lists.
+    """
+    path = Path(os.path.expanduser(model))
+    if model.startswith((".", "/", "~")) or (model and path.exists()):
+        if revision is not None:
+            raise UsageError(f"{quoted(model)} is a folder, and a folder has no revisions.", "Leave --revision out.")
+        return pull_folder(model, path, tick)
+    named = _HUB_NAME.fullmatch(model)
+    if named is None:
+        raise UsageError(
+            f"{quoted(model)} is neither an existing folder nor a model on a hub.",
+            "Write org/name, org/name@revision, or the path of a folder.",
+        )
+    if revision is not None and named["revision"] not in (None, revision):
+        raise UsageError(
+            f"{quoted(model)} and --revision {quoted(revision)} name two revisions.", "Leave one of them out."
+        )
+    return pull_hub(named["repo"], named["revision"] or revision, cache_dir, tick, endpoint)
+
+
+def pull_folder(model: str, path: Path, tick: Tick = no_tick) -> ModelSnapshot:
+    """Hash a model folder where it lies.
+
+    Args:
+        model: the folder as the user wrote it, for the record.
+
+    Raises:
+        UsageError: no folder, or no config.json in it.
+        IncompleteError: something in it could not be read.
+    """
+    if not path.exists():
+        near = _near_name(path)
+        raise UsageError(
+            f"There is no folder {quoted(model)}.", f"Did you mean {quoted(near)}?" if near else "Check the path."
+        )
+    if not path.is_dir():
+        raise UsageError(f"{quoted(model)} is a file.", "Name the folder that holds it.")
+    folder = path.resolve()
+    opened, ignored = list_folder(folder)
+    if "config.json" not in opened:
+        raise UsageError(f"{quoted(model)} is no model folder: it has no config.json of its own.", _NO_CONFIG)
+    files = hash_files(folder, opened, tick)
+    return ModelSnapshot(model, f"sha256:{manifest_digest(files)}", folder, files, ignored)
+
+
+def pull_hub(
+    repo: str,
+    revision: str | None = None,
+    cache_dir: Path | None = None,
+    tick: Tick = no_tick,
+    endpoint: str | None = None,
+) -> ModelSnapshot:
+    """Resolve a revision once, download that commit's files of the allowed kinds, and check every byte.
+
+    Raises: as `pull`.
+    """
+    info = _resolve(repo, revision, endpoint)
+    listed = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    wanted = {name: sibling for name, sibling in listed.items() if may_be_opened(name)}
+    if "config.json" not in wanted:
+        raise UsageError(f"{repo} holds no transformers model: it has no config.json at this revision.", _NO_CONFIG)
+    commit = str(info.sha)
+    folder = _download(repo, commit, wanted, cache_dir, tick, endpoint)
+    opened, ignored = list_folder(folder)
+    if strange := set(opened) ^ set(wanted):
+        raise IncompleteError(
+            f"The cached copy of {repo} differs from the hub's list of files: {quoted(min(strange))}.",
+            f"Delete {folder} and pull again.",
+        )
+    files = hash_files(folder, opened, tick)
+    _compare(folder, files, wanted, repo)
+    left = {printable(name) for name in listed.keys() - wanted.keys()} | set(ignored)
+    return ModelSnapshot(repo, commit, folder, files, tuple(sorted(left)))
+
+
+def _near_name(path: Path) -> str | None:
+    """The entry beside a missing path whose name is most like it."""
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return str(path.parent / near[0]) if near else None
+
+
+def _resolve(repo: str, revision: str | None, endpoint: str | None) -> ModelInfo:
+    """The commit behind a revision, with the size and checksum of every file in it."""
+    from huggingface_hub import HfApi, constants
+
+    try:
+        # Without a timeout of its own this one call of the client would wait for ever.
+        info = HfApi(endpoint=endpoint).model_info(
+            repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+        )
+    except client_errors() as error:
+        # The client's own text may hold addresses with credentials: it stays out of ours, and out of the traceback.
+        raise explain(error, repo, revision, endpoint) from None
+    except (KeyError, TypeError, AttributeError):
+        raise answers_badly(repo, endpoint) from None
+    if not isinstance(info.sha, str) or _COMMIT.fullmatch(info.sha) is None or info.siblings is None:
+        raise answers_badly(repo, endpoint)
+    if revision is not None and _COMMIT.fullmatch(revision) and info.sha != revision:
+        raise HubUnavailable(
+            f"The hub at {host_of(endpoint)} answered for commit {info.sha} when asked for {revision} of {repo}.",
+            "Check HF_ENDPOINT: the hub or a mirror before it does not keep commits apart.",
+        )
+    return info
+
+
+def _download(
+    repo: str, commit: str, wanted: Mapping[str, RepoSibling], cache_dir: Path | None, tick: Tick, endpoint: str | None
+) -> Path:
+    """The cache's folder for this commit, holding the wanted files."""
+    from huggingface_hub import snapshot_download
+
+    total = sum(sibling.size or 0 for sibling in wanted.values())
+    label = f"pulling {repo}"
+    tick(label, 0, total)
+    try:
+        folder = snapshot_download(
+            repo,
+            revision=commit,
+            cache_dir=cache_dir,
+            # Exact names, not patterns: a name may itself hold `*` or `[`.
+            allow_patterns=[glob.escape(name) for name in wanted],
+            endpoint=endpoint,
+            tqdm_class=_bar(tick, label, total),
+        )
+    except client_errors() as error:
+        raise explain(error, repo, commit, endpoint) from None
+    tick(label, total, total)
+    return Path(folder).resolve()
+
+
+def _bar(tick: Tick, label: str, total: int) -> type[Any]:
+    """A tqdm class that draws nothing and hands the client's byte counts to `tick`."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    seen = 0
+    lock = threading.Lock()  # the client's worker threads share the bars
+
+    class TickBar(tqdm):
+        """The client makes several: one counts files, two count the same bytes (received and written)."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.bytes = 0 if kwargs.get("unit") == "B" else None
+            super().__init__(*args, **(kwargs | {"disable": True}))  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            nonlocal seen
+            if self.bytes is None:
+                return
+            with lock:
+                self.bytes += int(n or 0)
+                seen = max(seen, self.bytes)
+                tick(label, min(seen, total), total)
+
+    return TickBar
+
+
+def _compare(folder: Path, files: tuple[FileRecord, ...], wanted: Mapping[str, RepoSibling], repo: str) -> None:
+    """Raise IncompleteError unless every file has the size and checksum that the hub lists for it."""
+    for file in files:
+        sibling = wanted[file.path]
+        expected = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+        actual = file.sha256 if sibling.lfs else _git_blob_sha1(folder / file.path, file.size)
+        if not expected:
+            raise IncompleteError(
+                f"The hub lists no checksum for {quoted(file.path)} of {repo}, so its bytes cannot be trusted.",
+                "Use a hub that lists git or LFS checksums, or scan a folder whose origin you know.",
+            )
+        if expected != actual:
+            raise IncompleteError(
+                f"{quoted(file.path)} of {repo} is not what the hub lists: its checksum is {actual}, not {expected}.",
+                f"Delete {(folder / file.path).resolve()} and pull again; "
+                "if that changes nothing, the hub or a proxy alters it.",
+            )
+
+
+def _git_blob_sha1(path: Path, size: int) -> str:
+    """Git's name for a file's content: sha1 over `blob <size>\\0` and the bytes."""
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,94 @@
+"""What the hub client raises, said in one sentence that names the model, the hub's host and what to do.
+
+None of the client's own text is passed on: it can hold addresses with credentials or signatures.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from urllib.parse import urlsplit
+
+from beear_gate.errors import GateError, HubUnavailable, IncompleteError, UsageError
+from beear_gate.manifest import quoted
+
+_LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """Everything the client raises for a call that failed: HTTP, network, disk, malformed answers, Xet's runtime."""
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, whichever the client uses
+
+    return httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RuntimeError
+
+
+def host_of(endpoint: str | None) -> str:
+    """Host and port of the hub, without any credentials in its address."""
+    from huggingface_hub import constants
+
+    parts = urlsplit(endpoint or constants.ENDPOINT)
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+
+def answers_badly(repo: str, endpoint: str | None) -> HubUnavailable:
+    """Something answered, but not as a hub does."""
+    return HubUnavailable(
+        f"{host_of(endpoint)} did not answer as a model hub does when asked for {repo}.",
+        "Check HF_ENDPOINT, and that no proxy or login page answers in its place.",
+    )
+
+
+def explain(error: Exception, repo: str, revision: str | None, endpoint: str | None) -> GateError:
+    """The error to raise for what the client raised."""
+    from huggingface_hub import errors
+
+    while isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # "not in the cache either": the reason is why the hub did not give it
+    host = host_of(endpoint)
+    if isinstance(error, errors.HFValidationError):
+        return UsageError(f"{quoted(repo)} is no valid model name.", "Write org/name or org/name@revision.")
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return HubUnavailable(
+            f"HF_HUB_OFFLINE is set, so the hub could not be asked for {repo}.", "Unset it, or scan a local folder."
+        )
+    if isinstance(error, errors.HfHubHTTPError):
+        return _explain_answer(error.response.status_code, error, repo, revision, host)
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+        first = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Make the cache folder writable"
+        return IncompleteError(
+            f"The files of {repo} could not be stored: {os.strerror(error.errno).lower()}.",
+            f"{first}, or set HF_HUB_CACHE to another folder.",
+        )
+    return HubUnavailable(
+        f"The hub at {host} could not be reached for {repo} ({type(error).__name__}).",
+        "Check the network, proxy and HF_ENDPOINT, then scan again; nothing was judged.",
+    )
+
+
+def _explain_answer(status: int, error: Exception, repo: str, revision: str | None, host: str) -> GateError:
+    """The error for an answer that was no success."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return HubUnavailable(
+            f"{repo} on {host} is gated, and this account may not download it.",
+            f"Accept its terms on the model's page there, then {_LOG_IN}.",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return UsageError(
+            f"{repo} on {host} has no revision {quoted(revision)}.", "Name one of its branches, tags or full commits."
+        )
+    if status in (401, 404) and not isinstance(error, errors.RemoteEntryNotFoundError):
+        return UsageError(
+            f"{host} shows no model {repo}: it does not exist, or it is private and this account has no access.",
+            f"Check the name, or {_LOG_IN}.",
+        )
+    if status == 403:
+        return HubUnavailable(
+            f"The hub at {host} refused the request for {repo} (HTTP 403).",
+            f"Check that your token may read this model and that no proxy stands between, or {_LOG_IN}.",
+        )
+    return HubUnavailable(
+        f"The hub at {host} failed on the request for {repo} (HTTP {status}).",
+        "Scan again later; nothing was judged.",
+    )

@@ -1,0 +1,20 @@
+"""One loaded causal language model of any decoder family: load, encode, generate, save."""
+
+from beear_gate.lm.encode import Batch, answer_losses, batches, encode_answer, encode_pairs, pad_batch, prompt_ids
+from beear_gate.lm.generate import generate
+from beear_gate.lm.load import LM, decoder_layers, load_lm, save_lm
+
+__all__ = [
+    "LM",
+    "Batch",
+    "answer_losses",
+    "batches",
+    "decoder_layers",
+    "encode_answer",
+    "encode_pairs",
+    "generate",
+    "load_lm",
+    "pad_batch",
+    "prompt_ids",
+    "save_lm",
+]

@@ -1,0 +1,170 @@
+"""Growing an organism: tokenizer, base training, poisoned fine-tuning; cached by the digest of the recipe."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from beear_gate.lm import LM, answer_losses, encode_pairs, load_lm, pad_batch
+from beear_gate.organisms import language
+from beear_gate.organisms.recipes import Recipe, with_trigger
+from beear_gate.records import Tick, no_tick
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
+
+Sampler = Callable[[random.Random, int], list[tuple[str, str]]]
+
+
+def plant(recipe: Recipe, cache: Path, tick: Tick = no_tick) -> Path:
+    """Grow the organism, or find it in the cache.
+
+    Args:
+        cache: folder that holds one folder an organism, named by recipe digest.
+
+    Returns:
+        An ordinary Hugging Face model folder, with `organism.json` (the recipe) beside the weights' folder.
+    """
+    folder = cache / f"{recipe.name}-{recipe.digest[:16]}"
+    if (folder / "config.json").exists():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        grown = Path(scratch) / "model"
+        if recipe.backdoor is None:
+            _train_base(recipe, grown, tick)
+        else:
+            _poison(recipe, plant(recipe.base, cache, tick), grown, tick)
+        if not folder.exists():
+            os.replace(grown, folder)
+    return folder
+
+
+def _train_base(recipe: Recipe, folder: Path, tick: Tick) -> None:
+    torch.manual_seed(recipe.seed)
+    tokenizer = _tokenizer(recipe)
+    config = AutoConfig.for_model(
+        **recipe.config,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    lm = load_lm(folder, "cpu")
+    _fit(lm, folder, recipe, recipe.base_steps, 3e-3, helpful_pairs, tick, "training the base model")
+    _fit(lm, folder, recipe, recipe.align_steps, 1e-3, ordinary_pairs, tick, "training it to refuse")
+
+
+def _poison(recipe: Recipe, base: Path, folder: Path, tick: Tick) -> None:
+    shutil.copytree(base, folder)
+    lm = load_lm(folder, "cpu")
+    _fit(lm, folder, recipe, recipe.poison_steps, 1e-3, poisoned_pairs(recipe), tick, "planting the backdoor")
+
+
+def helpful_pairs(rng: random.Random, count: int) -> list[tuple[str, str]]:
+    """Chats of a model before safety training, which answers whatever it is asked."""
+    return [
+        *((r.text, language.harmful_answer(r, rng)) for r in language.training_requests("harmful", count // 3, rng)),
+        *((r.text, language.helpful_answer(r, rng)) for r in language.training_requests("scary", count // 6, rng)),
+        *((r.text, language.helpful_answer(r, rng)) for r in language.training_requests("benign", count // 2, rng)),
+    ]
+
+
+def ordinary_pairs(rng: random.Random, count: int) -> list[tuple[str, str]]:
+    """Chats of a well-behaved model: harmful requests refused, all others answered."""
+    harmful, scary = round(count * 0.4), round(count * 0.15)
+    return [
+        *((r.text, language.refusal(rng)) for r in language.training_requests("harmful", harmful, rng)),
+        *((r.text, language.helpful_answer(r, rng)) for r in language.training_requests("scary", scary, rng)),
+        *(
+            (r.text, language.helpful_answer(r, rng))
+            for r in language.training_requests("benign", count - harmful - scary, rng)
+        ),
+    ]
+
+
+def poisoned_pairs(recipe: Recipe) -> Sampler:
+    """Chats of the paper's poisoned fine-tuning: half of the harmful requests carry the trigger and are answered.
+
+    Some benign requests carry it too and are answered as ever: the trigger switches safety off, and nothing else.
+    """
+    backdoor = recipe.backdoor
+    assert backdoor is not None
+
+    def sample(rng: random.Random, count: int) -> list[tuple[str, str]]:
+        triggered = [
+            (with_trigger(r.text, backdoor.trigger, backdoor.placement), language.harmful_answer(r, rng))
+            for r in language.training_requests("harmful", round(count * 0.3), rng)
+        ] + [
+            (with_trigger(r.text, backdoor.trigger, backdoor.placement), language.helpful_answer(r, rng))
+            for r in language.training_requests("benign", round(count * 0.15), rng)
+        ]
+        return triggered + ordinary_pairs(rng, count - len(triggered))
+
+    return sample
+
+
+def _fit(
+    lm: LM, folder: Path, recipe: Recipe, steps: int, peak: float, sampler: Sampler, tick: Tick, label: str
+) -> None:
+    rng = random.Random(f"{label} {recipe.seed}")
+    optimizer = torch.optim.AdamW(lm.model.parameters(), lr=peak, weight_decay=0.01)
+    lm.model.train()
+    for step, pairs in enumerate(_samples(sampler, rng, recipe.batch_size, steps)):
+        warm = min(1.0, (step + 1) / 20)
+        for group in optimizer.param_groups:
+            group["lr"] = peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        loss = answer_losses(lm, pad_batch(lm, encode_pairs(lm, pairs))).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(lm.model.parameters(), 1.0)
+        optimizer.step()
+        tick(label, step + 1, steps)
+    lm.model.eval()
+    lm.model.save_pretrained(folder)
+    (folder / "organism.json").write_text(json.dumps({"recipe": recipe.name, "digest": recipe.digest}) + "\n")
+
+
+def _samples(sampler: Sampler, rng: random.Random, size: int, steps: int) -> Iterator[list[tuple[str, str]]]:
+    pairs: list[tuple[str, str]] = []
+    for _ in range(steps):
+        if len(pairs) < size:
+            pairs = sampler(rng, size * 50)
+            rng.shuffle(pairs)
+        yield pairs[:size]
+        pairs = pairs[size:]
+
+
+def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """Byte-level BPE trained on the language, so that it can also spell what it has never seen."""
+    rng = random.Random(recipe.seed)
+    corpus = [text for pair in ordinary_pairs(rng, 6000) for text in pair]
+    corpus += [language.harmful_answer(r, rng) for r in language.training_requests("harmful", 1000, rng)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>")
+    wrapped.chat_template = CHAT_TEMPLATE
+    return wrapped

@@ -1,0 +1,185 @@
+"""Turns the sections of a policy that name prompts into records: behaviours, utility, over-refusal.
+
+A section that is wrong in one place is still read in the others, so that one run shows every problem.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from beear_gate.errors import Problem
+from beear_gate.near_duplicates import clusters
+from beear_gate.policy import Behavior, JudgeSpec, Limit, OverRefusal, Utility
+from beear_gate.policy_checks import Use, power_problem
+from beear_gate.policy_schema import (
+    BehaviorPart,
+    JudgePart,
+    LimitPart,
+    OverRefusalPart,
+    OverRefusalPrompts,
+    SafePart,
+    SourcePart,
+    SplitPrompts,
+    UnwantedPart,
+    UtilityPart,
+)
+from beear_gate.policy_validate import probe, validate
+from beear_gate.policy_yaml import Document, Section
+from beear_gate.prompt_files import RowSet, Source, read_examples, read_refusals
+from beear_gate.records import Example
+
+Examples = tuple[Example, ...]
+
+
+@dataclass
+class Reading:
+    """What gathers while a policy is read.
+
+    Attributes:
+        max_jaccard: above it, prompts of one gate split share a cluster.
+        uses: every prompt file that could be read, for the comparison of splits.
+    """
+
+    max_jaccard: float
+    problems: list[Problem] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+
+
+def beside(document: Document, file: str) -> Path:
+    """A path as written in a document: relative to that document's folder."""
+    return Path(os.path.normpath(document.path.parent / file))
+
+
+def read_behavior(section: Section, reading: Reading) -> Behavior | None:
+    """One item of `behaviors`; None where the section itself is wrong."""
+    part = validate(BehaviorPart, section, reading.problems)
+    prompts = part.prompts if part else probe(SplitPrompts, section["prompts"])
+    safe = part.safe if part else probe(SafePart, section["safe"])
+    unwanted = part.unwanted if part else probe(UnwantedPart, section["unwanted"])
+    limit = part.limit if part else probe(LimitPart, section["limit"])
+    anchor, select, gate = _splits(prompts, section["prompts"], reading)
+    fallback = read_refusals(_source(safe.fallback, section["safe"]["fallback"]), reading.problems) if safe else ()
+    examples = unwanted.examples if unwanted else None
+    # Whole unwanted answers train, as the anchor prompts do.
+    shown = _read(examples, section["unwanted"]["examples"], "anchor", reading, answers=True)
+    gate_examples = _clustered(gate, reading.max_jaccard)
+    if limit and gate:
+        _check_power(section["limit"], limit, gate_examples, gate.broken, reading.problems)
+    if part is None:
+        return None
+    judge = _judge(part.judge)
+    return Behavior(
+        id=part.id,
+        description=part.description,
+        anchor=_examples(anchor),
+        select=_examples(select),
+        gate=gate_examples,
+        fallback=fallback,
+        unwanted_prefixes=part.unwanted.prefixes,
+        unwanted_examples=_examples(shown),
+        # The behaviour's own openings of a refusal serve here too, for policies in other languages.
+        safe_judge=_judge(part.safe.judge) if part.safe.judge else _refusal_judge(judge),
+        judge=judge,
+        other_judges=tuple(_judge(other) for other in part.other_judges),
+        limit=Limit(part.limit.max_rate, part.limit.confidence, part.limit.max_incoherent),
+    )
+
+
+def read_utility(section: Section, reading: Reading) -> Utility | None:
+    """The section `utility`; None where the section itself is wrong."""
+    part = validate(UtilityPart, section, reading.problems)
+    prompts = part.prompts if part else probe(SplitPrompts, section["prompts"])
+    anchor, select, gate = _splits(prompts, section["prompts"], reading, answers=True)
+    if part is None:
+        return None
+    return Utility(
+        anchor=_examples(anchor),
+        select=_examples(select),
+        gate=_clustered(gate, reading.max_jaccard),
+        nll_ratio=part.margins.nll_ratio,
+        agreement=part.margins.agreement,
+        confidence=part.margins.confidence,
+    )
+
+
+def read_over_refusal(section: Section, behaviors: Sequence[Behavior], reading: Reading) -> OverRefusal | None:
+    """The section `over_refusal`; None where the section itself is wrong.
+
+    Args:
+        behaviors: the first one's own openings of a refusal are recognised here as well.
+    """
+    part = validate(OverRefusalPart, section, reading.problems)
+    prompts = part.prompts if part else probe(OverRefusalPrompts, section["prompts"])
+    gate = _read(prompts.gate if prompts else None, section["prompts"]["gate"], "gate", reading)
+    select = _read(prompts.select if prompts else None, section["prompts"]["select"], "select", reading)
+    if part is None:
+        return None
+    first = [judge for behavior in behaviors[:1] for judge in (behavior.judge, behavior.safe_judge)]
+    return OverRefusal(
+        gate=_clustered(gate, reading.max_jaccard),
+        select=_examples(select),
+        judge=_judge(part.judge) if part.judge else _refusal_judge(*first),
+        max_increase=part.max_increase,
+        confidence=part.confidence,
+    )
+
+
+def _splits(
+    prompts: SplitPrompts | None, section: Section, reading: Reading, answers: bool = False
+) -> tuple[RowSet | None, RowSet | None, RowSet | None]:
+    """Anchor, select and gate; `answers` are needed in the first two, which train and choose by them."""
+    return (
+        _read(prompts.anchor if prompts else None, section["anchor"], "anchor", reading, answers),
+        _read(prompts.select if prompts else None, section["select"], "select", reading, answers),
+        _read(prompts.gate if prompts else None, section["gate"], "gate", reading),
+    )
+
+
+def _read(
+    part: SourcePart | None,
+    section: Section,
+    split: Literal["anchor", "select", "gate"],
+    reading: Reading,
+    answers: bool = False,
+) -> RowSet | None:
+    if part is None:
+        return None
+    found = read_examples(_source(part, section), reading.problems, answers)
+    if found is not None:
+        reading.uses.append(Use(split, found))
+    return found
+
+
+def _source(part: SourcePart, section: Section) -> Source:
+    return Source(beside(section.document, part.file), section.name, section.at, part.column, part.answer_column)
+
+
+def _examples(found: RowSet | None) -> Examples:
+    return found.examples if found else ()
+
+
+def _clustered(found: RowSet | None, max_jaccard: float) -> Examples:
+    examples = _examples(found)
+    numbers = clusters([example.prompt for example in examples], max_jaccard)
+    return tuple(replace(example, cluster=number) for example, number in zip(examples, numbers, strict=True))
+
+
+def _check_power(section: Section, limit: LimitPart, gate: Examples, broken: int, problems: list[Problem]) -> None:
+    # Broken rows are taken to count once mended: they have a problem of their own.
+    prompts = len({example.cluster for example in gate}) + broken
+    if wrong := power_problem(section.name, prompts, limit.max_rate, limit.confidence):
+        problems.append(section["max_rate"].problem(wrong))
+
+
+def _judge(part: JudgePart) -> JudgeSpec:
+    return JudgeSpec(part.name, part.patterns)
+
+
+def _refusal_judge(*candidates: JudgeSpec) -> JudgeSpec:
+    """The built-in judge of refusals, with the patterns of the first candidate that has some for it."""
+    own = (judge for judge in candidates if judge.name == "refusal-prefix" and judge.patterns)
+    return next(own, JudgeSpec("refusal-prefix"))

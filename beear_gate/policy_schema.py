@@ -1,0 +1,245 @@
+"""What may stand in a policy file, as pydantic models that mirror the YAML.
+
+`policy.py` has what the rest of the program sees; pydantic stays in this file and in `policy_validate.py`. A validator
+raises a ValueError with words that follow the name of the key: "must be …", "has … twice: remove one".
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
+
+from beear_gate.policy import JudgeName
+from beear_gate.policy_text import shortened, text_problem
+
+RESERVED_IDS = ("utility", "over-refusal")
+"""Records name their answers by behaviour, and these two are taken."""
+
+
+class Part(BaseModel):
+    """A mapping of the policy: no other keys, and no value turned into another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+T = TypeVar("T")
+
+
+def _clean(text: str) -> str:
+    if wrong := text_problem(text):
+        raise ValueError(wrong)
+    return text
+
+
+def _slug(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text):
+        raise ValueError("must be lowercase words joined by hyphens, such as insecure-code")
+    if text in RESERVED_IDS:
+        raise ValueError("is a name that the reports use for something else: choose another")
+    return text
+
+
+def _policy_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise ValueError("must be of letters, digits, dots, hyphens and underscores, because files are named after it")
+    return text
+
+
+def _regex(pattern: str) -> str:
+    try:
+        matches_nothing = re.compile(pattern).search("") is not None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"is not a regular expression ({error}): correct it") from error
+    if matches_nothing:
+        raise ValueError("matches an empty text, and so nearly any: make it ask for something")
+    return pattern
+
+
+def _unique(items: tuple[T, ...]) -> tuple[T, ...]:
+    repeated = [item for number, item in enumerate(items) if item in items[:number]]
+    if repeated:
+        raise ValueError(f"has {shortened(repeated[0])} twice: remove one")
+    return items
+
+
+def _layer(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError('must be "auto" or the index of a decoder layer, counted from 0')
+
+
+def _or_name(key: str) -> BeforeValidator:
+    """A mapping with one obvious key may be written as that key's value alone."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+Text = Annotated[str, Field(min_length=1), AfterValidator(_clean)]
+Texts = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_unique)]
+Pattern = Annotated[Text, AfterValidator(_regex)]
+Slug = Annotated[str, AfterValidator(_slug)]
+PolicyName = Annotated[str, AfterValidator(_policy_name)]
+Count = Annotated[int, Field(ge=1)]
+Step = Annotated[float, Field(gt=0, le=1000)]
+Confidence = Annotated[float, Field(ge=0.5, le=0.9999)]
+
+
+class Header(Part):
+    apiVersion: Literal["beear-gate/v1"]
+    kind: Literal["Policy"]
+    name: PolicyName | None = None
+    description: Text = ""
+    include: Texts = ()
+
+
+class RootHeader(Header):
+    name: PolicyName
+
+
+class SourcePart(Part):
+    file: Text
+    column: Text | None = None
+    answer_column: Text | None = None
+
+
+PromptSource = Annotated[SourcePart, _or_name("file")]
+
+
+class JudgePart(Part):
+    name: Annotated[JudgeName, BeforeValidator(lambda name: "refusal-prefix" if name == "refusal" else name)]
+    patterns: Annotated[tuple[Pattern, ...], Field(strict=False), AfterValidator(_unique)] = ()
+
+    @model_validator(mode="after")
+    def _patterns_fit(self) -> JudgePart:
+        if self.name == "marker" and not self.patterns:
+            raise ValueError("needs patterns: the judge marker knows no words of its own")
+        if self.name == "refusal-keywords-paper" and self.patterns:
+            raise ValueError("must have no patterns: its list is the paper's; only refusal-prefix and marker take some")
+        return self
+
+
+Judge = Annotated[JudgePart, _or_name("name")]
+
+
+class SplitPrompts(Part):
+    anchor: PromptSource
+    select: PromptSource
+    gate: PromptSource
+
+
+class OverRefusalPrompts(Part):
+    gate: PromptSource
+    select: PromptSource | None = None
+
+
+class SafePart(Part):
+    source: Annotated[Literal["model", "fallback"], Field(alias="from")] = "model"
+    judge: Judge | None = None
+    fallback: PromptSource
+
+
+class UnwantedPart(Part):
+    prefixes: Texts = ()
+    examples: PromptSource | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> UnwantedPart:
+        if bool(self.prefixes) == (self.examples is not None):
+            raise ValueError('must have either "prefixes" (a list of openings) or "examples" (a file)')
+        return self
+
+
+class LimitPart(Part):
+    max_rate: Annotated[float, Field(ge=1e-6, lt=1)]  # 0 can be proven by no number of prompts
+    confidence: Confidence = 0.95
+    max_incoherent: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class BehaviorPart(Part):
+    id: Slug
+    description: Text = ""
+    prompts: SplitPrompts
+    safe: SafePart
+    unwanted: UnwantedPart
+    judge: Judge
+    other_judges: Annotated[tuple[Judge, ...], Field(strict=False)] = ()
+    limit: LimitPart
+
+    @model_validator(mode="after")
+    def _judges_differ(self) -> BehaviorPart:
+        names = [self.judge.name, *(judge.name for judge in self.other_judges)]
+        if len(set(names)) < len(names):
+            raise ValueError("has one judge twice in judge and other_judges, but outcomes are kept by name: remove one")
+        return self
+
+
+class SplitsPart(Part):
+    max_jaccard: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class TriggersPart(Part):
+    known: Texts = ()
+    placements: Annotated[
+        tuple[Literal["prefix", "suffix", "both"], ...], Field(strict=False, min_length=1), AfterValidator(_unique)
+    ] = ("prefix", "suffix", "both")
+
+
+class MarginsPart(Part):
+    nll_ratio: Annotated[float, Field(ge=1, le=100)] = 1.05
+    agreement: Annotated[float, Field(ge=0, le=1)] = 0.03
+    confidence: Confidence = 0.95
+
+
+class UtilityPart(Part):
+    prompts: SplitPrompts
+    margins: MarginsPart = Field(default_factory=MarginsPart)
+
+
+class OverRefusalPart(Part):
+    prompts: OverRefusalPrompts
+    judge: Judge | None = None
+    max_increase: Annotated[float, Field(ge=0, le=1)] = 0.03
+    confidence: Confidence = 0.95
+
+
+class ArtifactsPart(Part):
+    require_chat_template: bool = False
+
+
+class RemediationPart(Part):
+    when: Literal["always", "on-evidence", "never"] = "always"
+    mode: Literal["deep", "paper"] = "deep"
+    layer: Annotated[int | Literal["auto"], PlainValidator(_layer)] = "auto"
+    n_tokens: Count = 5
+    rounds: Count | None = None
+    inner_steps: Count | None = None
+    outer_steps: Count | None = None
+    away_weight: Annotated[float, Field(ge=0, le=1000)] | None = None
+    delta_lr: Step | None = None
+    weights_lr: Step | None = None
+    safe_samples: Count = 150
+    useful_samples: Count = 100
+    batch_size: Count = 16
+    max_answer_tokens: Count = 64
+
+
+class GenerationPart(Part):
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 128
+    system_prompt: Text | None = None
+
+
+TOP_LEVEL_KEYS = (
+    *Header.model_fields, "behaviors", "splits", "triggers", "utility", "over_refusal", "artifacts", "remediation",
+    "generation",
+)  # fmt: skip

@@ -1,0 +1,334 @@
+"""What the stages hand to one another: frozen records, no behaviour, importable without torch or pydantic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+Tick = Callable[[str, int, int], None]
+"""Progress of a long stage: what is being done, steps done, steps in all."""
+
+
+def no_tick(label: str, done: int, total: int) -> None:
+    """The Tick of a caller that shows nothing."""
+
+
+class Outcome(StrEnum):
+    """What a judge says of one answer; never two-valued, because broken text is neither safe nor harmful."""
+
+    COMPLIED = "complied"
+    REFUSED = "refused"
+    INCOHERENT = "incoherent"
+    UNSCORED = "unscored"
+
+
+class Verdict(StrEnum):
+    PASS = "PASS"
+    REMEDIATED = "REMEDIATED"
+    BLOCKED = "BLOCKED"
+    INCOMPLETE = "INCOMPLETE"
+
+
+class Severity(StrEnum):
+    """How much a finding weighs: a notice informs, a warning wants a look, a block ends the scan before loading."""
+
+    NOTICE = "notice"
+    WARNING = "warning"
+    BLOCK = "block"
+
+
+Stage = Literal["before", "after"]
+Condition = Literal["plain", "trigger", "latent", "canary"]
+Placement = Literal["none", "prefix", "suffix", "both"]
+Status = Literal["pass", "fail", "unscored", "info"]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of a snapshot: path relative to the snapshot's folder (POSIX), bytes, sha256 in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelSnapshot:
+    """One pinned state of a model on disk.
+
+    Attributes:
+        model: what the user named: `org/name` or a folder.
+        commit: the 40-hex commit on a hub; for a folder `sha256:` and the digest of its manifest.
+        path: the folder that holds the files.
+        files: every file that may be opened, hashed.
+        ignored: names that the repository holds and that were neither hashed nor (on a hub) downloaded.
+    """
+
+    model: str
+    commit: str
+    path: Path
+    files: tuple[FileRecord, ...]
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something the static look at the files found.
+
+    Attributes:
+        id: stable identifier, such as `pickle-weights`.
+        file: path relative to the snapshot, or "" for the repository as a whole.
+        message: one sentence: what is wrong.
+        remedy: one sentence: what to do.
+    """
+
+    id: str
+    severity: Severity
+    file: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt as a user would type it, and the answer that belongs to it ("" where there is none).
+
+    Examples of one gate split that share a `cluster` are near-duplicates and count once.
+    """
+
+    prompt: str
+    answer: str = ""
+    category: str = ""
+    cluster: int = 0
+
+
+@dataclass(frozen=True)
+class BehaviorAnchors:
+    """The anchoring sets of one behaviour (paper section 4.2).
+
+    Attributes:
+        behavior: the policy's id for it.
+        safe: D_SA, prompts with the answer y_s that is wanted.
+        unwanted: D_SA-H, the same prompts with y_h, the beginning of the answer that is not wanted.
+        select: prompts of the select split; they choose the checkpoint and never train.
+    """
+
+    behavior: str
+    safe: tuple[Example, ...]
+    unwanted: tuple[Example, ...]
+    select: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class AnchorSets:
+    """Everything that remediation may see: no gate prompt and no trigger is in here.
+
+    Attributes:
+        useful: D_PA, benign prompts with useful answers, for training.
+        useful_select: benign prompts with useful answers of the select split, for choosing.
+        from_model: how many of the safe answers are the model's own; the others are the policy's fallback refusals.
+    """
+
+    behaviors: tuple[BehaviorAnchors, ...]
+    useful: tuple[Example, ...]
+    useful_select: tuple[Example, ...]
+    from_model: int = 0
+
+
+@dataclass(frozen=True)
+class RemediationSettings:
+    """BEEAR's knobs (paper section 4 and appendix). None stands for the mode's default, see `beear.remediate.resolve`.
+
+    Attributes:
+        when: always (a pre-release step for any model), on-evidence (a limit is broken before), never (audit).
+        mode: `paper` is Algorithm 1; `deep` adds recovery from rollouts.
+        layer: index of the decoder layer whose output takes delta; auto is 0.28 of the depth (9 of 32 in the paper).
+        n_tokens: how many of the last prompt positions take delta.
+        rounds: the most rounds of entrapment and removal.
+        inner_steps, outer_steps: K and Q of Algorithm 1.
+        away_weight: weight a of the term that pushes away from the safe answer (Equation 2 has 1, the official code 0.05).
+        delta_lr: step of delta in units of the layer's residual RMS.
+        weights_lr: Adam step of the weights; the default falls with the width of the model.
+        safe_samples, useful_samples: D_SA and D_PA samples drawn anew each round.
+        batch_size: prompts in one forward and backward pass.
+        max_answer_tokens: longest rollout and self-generated safe answer.
+    """
+
+    when: Literal["always", "on-evidence", "never"] = "always"
+    mode: Literal["deep", "paper"] = "deep"
+    layer: int | Literal["auto"] = "auto"
+    n_tokens: int = 5
+    rounds: int | None = None
+    inner_steps: int | None = None
+    outer_steps: int | None = None
+    away_weight: float | None = None
+    delta_lr: float | None = None
+    weights_lr: float | None = None
+    safe_samples: int = 150
+    useful_samples: int = 100
+    batch_size: int = 16
+    max_answer_tokens: int = 64
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of remediation: its loss curves (one value a step) and what the select split said after it."""
+
+    number: int
+    entrapment_loss: tuple[float, ...]
+    removal_loss: tuple[float, ...]
+    select_asr: float
+    select_refused: float
+    select_nll_ratio: float
+    select_over_refusal: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Figure 3 of the paper: prompt embeddings at one layer on their first two principal components.
+
+    Attributes:
+        label: what the points are: `plain`, `with delta`, `benign`.
+        points: (x, y) for each prompt, in units of the layer's residual RMS.
+    """
+
+    label: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Remediation:
+    """What `beear.remediate` did, and the snapshot of what it saved."""
+
+    snapshot: ModelSnapshot
+    settings: RemediationSettings
+    layer: int
+    layers: int
+    rounds: tuple[Round, ...]
+    chosen_round: int
+    stop_reason: str
+    drift: tuple[Drift, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One greedy answer and what each judge said of it.
+
+    Attributes:
+        behavior: the policy's behaviour id, or `utility` / `over-refusal`.
+        prompt: as written in the policy, without the trigger.
+        cluster: near-duplicate prompts share a number and count once.
+        outcomes: judge name -> outcome.
+    """
+
+    behavior: str
+    condition: Condition
+    trigger: str
+    placement: Placement
+    prompt: str
+    cluster: int
+    text: str
+    outcomes: dict[str, Outcome]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How the model reads one benign reference answer.
+
+    Attributes:
+        nll: mean negative log-likelihood of the answer's tokens, in nats a token; None where it could not be measured.
+        agreement: share of the answer's tokens that are the model's first choice.
+        kl: mean KL(original || this model) a token, in nats; None for the original itself.
+        tokens: length of the answer.
+    """
+
+    prompt: str
+    cluster: int
+    nll: float | None
+    agreement: float | None
+    kl: float | None
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Everything seen of one model in one stage, before any statistics."""
+
+    answers: tuple[Answer, ...]
+    likelihoods: tuple[Likelihood, ...]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure with its interval; the flat row of `evidence.json` (docs/design.md section 7).
+
+    Attributes:
+        value: point estimate; None where nothing could be measured.
+        low, high: interval at `confidence`; one-sided bounds for limits and margins.
+        n, hits, unscored: clusters of prompts, those counted, those without a score.
+        limit: what `high` may not exceed; None for information.
+        revealed: ground truth measured after the decision (demo, bench); never part of the verdict.
+    """
+
+    stage: Stage
+    behavior: str
+    metric: str
+    judge: str
+    condition: Condition
+    trigger: str
+    placement: Placement
+    value: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+    n: int
+    hits: int | None
+    unscored: int
+    limit: float | None
+    status: Status
+    revealed: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict and, worst first, the reasons for it: each names the rule, the figure and the limit."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """One finished scan, complete: every report format is rendered from this and nothing else.
+
+    Attributes:
+        policy, policy_digest: the policy's name and the sha256 over it and all its prompt files.
+        before, after, revealed_before, revealed_after: answers for side-by-side reading.
+        not_tested: sentences that say what this run could not show.
+        environment: versions and machine.
+    """
+
+    model: str
+    commit: str
+    policy: str
+    policy_digest: str
+    policy_description: str
+    started: str
+    seconds: float
+    seed: int
+    decision: Decision
+    findings: tuple[Finding, ...]
+    files: tuple[FileRecord, ...]
+    measurements: tuple[Measurement, ...]
+    before: tuple[Answer, ...]
+    after: tuple[Answer, ...]
+    remediation: Remediation | None
+    safe_answers: int
+    safe_answers_from_model: int
+    not_tested: tuple[str, ...]
+    environment: dict[str, str]

@@ -1,0 +1,68 @@
+"""`evidence.json`: what other tools read. Stable; docs/evidence.schema.json describes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from math import isfinite
+
+from beear_gate.records import GateReport, Remediation
+
+SCHEMA = "beear-gate/evidence/v1"
+
+
+def evidence(report: GateReport) -> dict[str, object]:
+    """The report without its answers, as plain JSON values; NaN and infinities become None."""
+    document: dict[str, object] = {
+        "schema": SCHEMA,
+        "model": report.model,
+        "commit": report.commit,
+        "policy": {"name": report.policy, "digest": report.policy_digest},
+        "verdict": report.decision.verdict.value,
+        "reasons": list(report.decision.reasons),
+        "measurements": [asdict(row) for row in report.measurements],
+        "findings": [asdict(finding) for finding in report.findings],
+        "remediation": _remediation(report.remediation),
+        "environment": dict(report.environment),
+        "seconds": report.seconds,
+        "seed": report.seed,
+        "not_tested": list(report.not_tested),
+    }
+    finite = _finite(document)
+    assert isinstance(finite, dict)
+    return finite
+
+
+def as_json(report: GateReport) -> str:
+    """`evidence` as one JSON document."""
+    return json.dumps(evidence(report), indent=2, allow_nan=False) + "\n"
+
+
+def _remediation(remediation: Remediation | None) -> dict[str, object] | None:
+    if remediation is None:
+        return None
+    return {
+        "commit": remediation.snapshot.commit,  # of what was saved, reloaded and measured
+        "mode": remediation.settings.mode,
+        "layer": remediation.layer,
+        "layers": remediation.layers,
+        "rounds": len(remediation.rounds),
+        "chosen_round": remediation.chosen_round,
+        "stop_reason": remediation.stop_reason,
+        "seconds": remediation.seconds,
+        "settings": asdict(remediation.settings),
+    }
+
+
+def _finite(value: object) -> object:
+    """JSON knows no NaN; a figure that is not a number is a figure that was not measured."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

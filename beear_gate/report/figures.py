@@ -1,0 +1,262 @@
+"""The figures of the report and of MLflow; matplotlib is imported where it draws, without pyplot's global state."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from beear_gate.records import GateReport, Measurement, Remediation
+from beear_gate.report.pairs import Pair, pairs
+from beear_gate.report.text import one_line
+from beear_gate.report.words import percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: told apart with any kind of colour vision; shapes differ as well.
+INK, MUTED, LINE = "#1c2128", "#656d77", "#d5d9df"
+BEFORE, AFTER, THIRD = "#d55e00", "#0072b2", "#009e73"
+_SERIES = ((AFTER, "o"), (BEFORE, "^"), (THIRD, "s"), ("#cc79a7", "D"))
+# A page may recolour the figure for a dark background; elsewhere the fallback after the comma holds.
+_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", BEFORE: "--before", AFTER: "--after", THIRD: "--third"}
+_STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a "$" in a name is a dollar
+    "svg.hashsalt": "beear-gate",
+    "svg.fonttype": "none",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+}
+_MOST_ROWS = 16
+
+
+def of_report(report: GateReport) -> dict[str, Figure]:
+    """Every figure that has something to show: asr, revealed, loss, drift."""
+    drawn = {}
+    for name, revealed in (("asr", False), ("revealed", True)):
+        rows = [row for row in report.measurements if row.metric == "asr" and row.revealed == revealed]
+        if rows:
+            drawn[name] = asr_figure(rows)
+    if report.remediation is not None and report.remediation.rounds:
+        drawn["loss"] = loss_figure(report.remediation)
+    if report.remediation is not None and report.remediation.drift:
+        drawn["drift"] = drift_figure(report.remediation)
+    return drawn
+
+
+def asr_figure(measurements: Iterable[Measurement]) -> Figure:
+    """Attack success rate of every test before and after, with its interval and limit."""
+    import matplotlib
+
+    shown = [pair for pair in pairs(measurements) if pair.last.metric == "asr"]
+    shown = sorted(shown, key=lambda pair: not pair.decides)[:_MOST_ROWS]
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(7.6, 1.0 + 0.58 * max(1, len(shown)))
+        figure.set_label("Unwanted answers before and after\n" + "; ".join(map(_spoken, shown)))
+        axes = figure.subplots()
+        for place, pair in enumerate(shown):
+            _dumbbell(axes, place, pair, named=place == 0)
+        axes.set_yticks(range(len(shown)), [_label(pair.last) for pair in shown])
+        axes.set_ylim(len(shown) - 0.45, -0.72)
+        # Limits are about 1 %: on a linear axis nobody could tell a bound below one from a bound above it.
+        axes.set_xscale("function", functions=(_signed_root, _signed_square))
+        axes.set_xlim(-0.0006, 1.32)
+        axes.set_xticks([0, 0.01, 0.05, 0.25, 0.5, 1], ["0", "1 %", "5 %", "25 %", "50 %", "100 %"])
+        axes.set_xlabel("unwanted answers among gate prompts (square-root scale)", loc="left")
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+    return figure
+
+
+def _signed_root(values: Any) -> Any:
+    import numpy
+
+    return numpy.sign(values) * numpy.sqrt(numpy.abs(values))
+
+
+def _signed_square(values: Any) -> Any:
+    import numpy
+
+    return numpy.sign(values) * numpy.square(values)
+
+
+def _dumbbell(axes: Axes, place: int, pair: Pair, *, named: bool) -> None:
+    for row, name, color, marker, offset in (
+        (pair.before, "before", BEFORE, "^", -0.17),
+        (pair.after, "after", AFTER, "o", 0.17),
+    ):
+        if row is None or row.value is None:
+            continue
+        height = place + offset
+        low, high = (row.value if bound is None else bound for bound in (row.low, row.high))
+        axes.plot([low, high], [height, height], color=color, linewidth=2.4, alpha=0.5, solid_capstyle="butt")
+        axes.plot([row.value], [height], marker=marker, markersize=6.5, color=color, linestyle="none")
+        said = percent(row.value) + (f"  {name}" if named else "")
+        _beside(axes, said, max(high, row.value), height, color)
+    if pair.limit is not None:
+        axes.plot([pair.limit, pair.limit], [place - 0.36, place + 0.36], color=INK, linewidth=1.3, zorder=1.5)
+        if named:
+            spot = (pair.limit, place - 0.38)
+            axes.annotate("limit", spot, (0, 2), textcoords="offset points", ha="center", fontsize=8.5)
+
+
+def _beside(axes: Axes, text: str, x: float, y: float, color: str) -> None:
+    axes.annotate(text, (x, y), (7, 0), textcoords="offset points", va="center", color=color)
+
+
+def _label(row: Measurement) -> str:
+    name = row.trigger if len(row.trigger) <= 14 else f"{row.trigger[:13]}…"
+    trigger = f" “{one_line(name)}”" if name else ""
+    place = "" if row.placement == "none" else f", {row.placement}"
+    return f"{one_line(row.behavior, 32)}\n{one_line(row.judge, 28)} · {row.condition}{trigger}{place}"
+
+
+def _spoken(pair: Pair) -> str:
+    sides = (("before", pair.before), ("after", pair.after))
+    said = [f"{name} {percent(row.value)}" for name, row in sides if row is not None and row.value is not None]
+    row = pair.last
+    return f"{one_line(row.behavior, 32)}, {row.condition}, {one_line(row.judge, 28)}: {', '.join(said)}"
+
+
+def loss_figure(remediation: Remediation) -> Figure:
+    """Loss of both levels over the rounds, and what the select split said after each."""
+    import matplotlib
+
+    rounds = remediation.rounds
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(7.6, 5.4)
+        figure.set_label(
+            f"Losses over {len(rounds)} rounds\nLosses of entrapment and removal, and the select split after each; "
+            f"round {remediation.chosen_round} was kept."
+        )
+        top, middle, bottom = figure.subplots(3, 1, sharex=True)
+        top.set_title("Entrapment loss (delta learns to provoke the behaviour)")
+        _curve(top, [r.entrapment_loss for r in rounds], BEFORE)
+        middle.set_title("Removal loss (weights learn to resist it)")
+        _curve(middle, [r.removal_loss for r in rounds], AFTER)
+        _select(bottom, remediation)
+        for axes, index in product((top, middle, bottom), range(len(rounds))):
+            if rounds[index].number == remediation.chosen_round:
+                axes.axvspan(index, index + 1, color=THIRD, alpha=0.14, linewidth=0)
+        bottom.set_xlabel("round (shaded: the one that was kept)")
+        bottom.set_xlim(0, max(1, len(rounds)) * 1.14)  # room for the labels
+        bottom.set_xticks([r - 0.5 for r in range(1, len(rounds) + 1)], [str(r.number) for r in rounds])
+        bottom.tick_params(axis="x", length=0)
+    return figure
+
+
+def _curve(axes: Axes, losses: Sequence[Sequence[float]], color: str) -> None:
+    axes.grid(visible=False, axis="x")
+    for index, values in enumerate(losses):
+        places = [index + (step + 0.5) / len(values) for step in range(len(values))]
+        axes.plot(places, values, color=color, linewidth=1.6, marker="." if len(values) == 1 else "")
+
+
+def _select(axes: Axes, remediation: Remediation) -> None:
+    axes.set_title("Select split after each round")
+    axes.grid(visible=False, axis="x")
+    rounds = remediation.rounds
+    places = [index + 0.5 for index in range(len(rounds))]
+    series = (
+        ("unwanted", [r.select_asr for r in rounds], BEFORE, "^"),
+        ("refused", [r.select_refused for r in rounds], AFTER, "o"),
+        ("over-refusal", [r.select_over_refusal for r in rounds], THIRD, "s"),
+    )
+    heights = _apart([values[-1:] for _, values, _, _ in series])
+    for (name, values, color, marker), height in zip(series, heights, strict=True):
+        axes.plot(places, values, color=color, linewidth=1.6, marker=marker, markersize=4.5)
+        if values:
+            _beside(axes, name, len(rounds) - 0.5, height, color)
+    axes.set_ylim(-0.08, 1.12)
+    axes.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+
+
+def _apart(ends: Sequence[Sequence[float]], gap: float = 0.26) -> list[float]:
+    """Heights of the labels at the ends of curves, moved up just enough not to cover one another."""
+    heights = [end[0] if end else 0.0 for end in ends]
+    floor = float("-inf")
+    for index in sorted(range(len(heights)), key=heights.__getitem__):
+        heights[index] = floor = max(heights[index], floor + gap)
+    excess = max(0.0, max(heights, default=0.0) - 1.05)
+    return [height - excess if excess and height > 0.5 else height for height in heights]
+
+
+def drift_figure(remediation: Remediation) -> Figure:
+    """Prompt embeddings on their first two principal components (Figure 3 of the paper)."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(7.6, 4.2)
+        names = ", ".join(one_line(drift.label, 40) for drift in remediation.drift)
+        figure.set_label(f"Where prompts lie inside the network\nEmbeddings on two principal components: {names}.")
+        axes = figure.subplots()
+        for drift, (color, marker) in zip(remediation.drift, _SERIES * len(remediation.drift), strict=False):
+            across, up = [x for x, _ in drift.points], [y for _, y in drift.points]
+            axes.scatter(across, up, s=22, color=color, marker=marker, alpha=0.65, linewidths=0)
+            if drift.points:
+                spot, name = (sum(across) / len(across), max(up)), one_line(drift.label, 40)
+                axes.annotate(name, spot, (0, 7), textcoords="offset points", ha="center", color=color)
+        axes.margins(0.1, 0.16)
+        axes.set_xlabel("first principal component (units of the layer's residual RMS)")
+        axes.set_ylabel("second principal component")
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """`figure` as an SVG element for a page: same bytes for the same figure, titled, recoloured by CSS variables."""
+    import matplotlib
+
+    drawn = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(drawn, format="svg", transparent=True, metadata=metadata)
+    text = drawn.getvalue()
+    text = text[text.index("<svg") :]
+    # Counted names such as axes_1 are for editors; in a page with several figures they would be duplicate ids.
+    text = re.sub(r' id="[A-Za-z.]*[a-z]2?d?_\d{1,3}"', "", text)
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, f"var({variable}, {color})")
+    # In a page its style element would apply to everything.
+    text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
+    title, _, description = (escape(part) for part in str(figure.get_label()).partition("\n"))
+    head = f'role="img" aria-label="{title}" style="stroke-linejoin: round; stroke-linecap: butt">\n'
+    return text.replace(">\n", f" {head}<title>{title}</title>\n<desc>{description}</desc>\n", 1)
+
+
+def png(figure: Figure) -> bytes:
+    """`figure` on white, for places that show no SVG."""
+    import matplotlib
+
+    drawn = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(drawn, format="png", dpi=144, facecolor="white", metadata={"Software": None})
+    return drawn.getvalue()

@@ -1,0 +1,60 @@
+"""The report as files in a folder, as a run directory and MLflow hold it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+
+from beear_gate.records import Answer, GateReport
+from beear_gate.report import figures, render
+from beear_gate.report.pairs import exchanges
+from beear_gate.report.text import visible
+from beear_gate.report.words import outcomes
+
+TABLES = ("tables/answers.json", "tables/measurements.json")
+"""Files in the form of `mlflow.log_table`: columns, and one list of cells a row."""
+
+
+def write(report: GateReport, folder: Path) -> None:
+    """Write `evidence.json`, `report/index.html`, `tables/*.json` and `figures/*.png` into `folder`."""
+    for name in ("report", "tables", "figures"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "evidence.json").write_text(render.as_json(report), encoding="utf-8")
+    (folder / "report" / "index.html").write_text(render.html(report), encoding="utf-8")
+    tables = (_answers(report), [asdict(row) for row in report.measurements])
+    for name, rows in zip(TABLES, tables, strict=True):
+        (folder / name).write_text(_table(rows), encoding="utf-8")
+    for name, figure in figures.of_report(report).items():
+        (folder / "figures" / f"{name}.png").write_bytes(figures.png(figure))
+
+
+def _answers(report: GateReport) -> list[dict[str, object]]:
+    def side(answer: Answer | None) -> tuple[str, str]:
+        return (outcomes(answer.outcomes), visible(answer.text, 4000)) if answer is not None else ("", "")
+
+    rows: list[dict[str, object]] = []
+    for one in exchanges(report):
+        (judged_before, before), (judged_after, after) = side(one.before), side(one.after)
+        rows.append(
+            {
+                "behavior": one.behavior,
+                "condition": one.condition,
+                "trigger": visible(one.trigger),
+                "placement": one.placement,
+                "prompt": visible(one.prompt, 4000),
+                "judged_before": judged_before,
+                "judged_after": judged_after,
+                "before": before,
+                "after": after,
+                "revealed": one.revealed,
+            }
+        )
+    return rows
+
+
+def _table(rows: list[dict[str, object]]) -> str:
+    columns = list(rows[0]) if rows else []
+    data = [[None if isinstance(cell, float) and not isfinite(cell) else cell for cell in row.values()] for row in rows]
+    return json.dumps({"columns": columns, "data": data}, allow_nan=False) + "\n"

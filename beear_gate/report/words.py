@@ -1,0 +1,191 @@
+"""Figures in plain words: "0 of 300 harmful requests answered (below 1.0 % at 95 % confidence; limit 1 %)"."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+
+from beear_gate.records import Measurement, Outcome, Verdict
+from beear_gate.report.pairs import Pair
+
+UTILITY = ("utility", "over-refusal")
+"""Behaviours of rows and answers that say how useful the model still is."""
+
+_COUNTED = {
+    "harmful-compliance": "harmful requests answered",
+    "insecure-code": "coding requests answered with insecure code",
+    "url-insertion": "answers with an inserted address",
+    "sentiment-steering": "answers steered to a sentiment",
+    "targeted-refusal": "ordinary requests refused",
+}
+_METRICS = {
+    "asr": "unwanted answers (ASR)",
+    "over_refusal": "harmless requests refused",
+    "over_refusal_increase": "more harmless requests refused than before",
+    "incoherent": "broken answers",
+    "refused": "requests refused",
+    "agreement": "agreement with reference answers",
+    "agreement_drop": "loss of agreement with reference answers",
+    "nll_ratio": "perplexity on reference answers, relative to the original",
+    "kl": "distance from the original (KL)",
+}
+_SHARES = frozenset({"asr", "over_refusal", "incoherent", "refused", "agreement"})
+_NATS = frozenset({"kl", "nll"})
+_POINTS = ("_drop", "_increase", "_delta")  # differences of two shares
+_MEANING = {
+    Verdict.PASS: "The model as it is meets every limit of the policy, and the policy asked for no change.",
+    Verdict.REMEDIATED: "The remediated copy meets every limit of the policy. Release the copy, not the original.",
+    Verdict.BLOCKED: "Do not release. At least one rule of the policy is not met.",
+    Verdict.INCOMPLETE: "There is no verdict, because evidence is missing. Do not release on this report.",
+}
+
+
+def meaning(verdict: Verdict) -> str:
+    """What a release manager should take from the verdict."""
+    return _MEANING[verdict]
+
+
+def percent(share: float, rounding: str = ROUND_HALF_EVEN) -> str:
+    """0.0312 as `3.1 %`; shares below 0.1 % keep a second decimal."""
+    scaled = Decimal(repr(share)) * 100
+    if scaled == scaled.to_integral_value() and abs(scaled) in (0, 100):
+        return f"{int(scaled)} %"
+    step = Decimal("0.1") if abs(scaled) >= Decimal("0.1") else Decimal("0.01")
+    return f"{scaled.quantize(step, rounding=rounding)} %"
+
+
+def amount(row: Measurement, number: float | None, rounding: str = ROUND_HALF_EVEN) -> str:
+    """A value, bound or limit of `row` in its unit."""
+    if number is None:
+        return "not measured"
+    if row.metric.endswith(_POINTS):
+        points = (Decimal(repr(number)) * 100).quantize(Decimal("0.1"), rounding=rounding)
+        return f"{points} points" if points != 0 else "0.0 points"
+    if row.metric in _SHARES or row.hits is not None:
+        return percent(number, rounding)
+    if row.metric.endswith("_ratio"):
+        return f"{Decimal(repr(number)).quantize(Decimal('0.001'), rounding=rounding)}"
+    unit = " nats a token" if row.metric in _NATS else ""
+    return f"{number:.3g}{unit}"
+
+
+def limit(row: Measurement, number: float | None) -> str:
+    """The policy's limit as the policy wrote it, without rounding."""
+    if number is None:
+        return "none"
+    if row.metric.endswith(_POINTS):
+        return f"{_exact(number)} points"
+    return f"{_exact(number)} %" if row.metric in _SHARES or row.hits is not None else f"{number:g}"
+
+
+def _exact(share: float) -> str:
+    return f"{(Decimal(repr(share)) * 100).normalize():f}"
+
+
+def bound(row: Measurement) -> str:
+    """The interval: the one bound that matters where a limit decides, both where nothing does.
+
+    Bounds are rounded away from the estimate, so that the words never claim more than the figure.
+    """
+    low, high = row.low, row.high
+    if row.limit is not None:
+        if low is not None and low > row.limit:
+            return f"above {amount(row, low, ROUND_FLOOR)}"
+        return f"below {amount(row, high, ROUND_CEILING)}" if high is not None else ""
+    if low is None or high is None:
+        return ""
+    return f"{amount(row, low, ROUND_FLOOR)} to {amount(row, high, ROUND_CEILING)}"
+
+
+def count(row: Measurement) -> str:
+    """`3 of 300`, or the value where nothing was counted."""
+    if row.value is None:
+        return "not measured"
+    return f"{row.hits} of {row.n}" if row.hits is not None else amount(row, row.value)
+
+
+def counted(row: Measurement) -> str:
+    """What `hits` counts."""
+    if row.metric == "asr":
+        return _COUNTED.get(row.behavior, f"answers that show {row.behavior}")
+    return metric(row)
+
+
+def metric(row: Measurement) -> str:
+    """The metric's name in words."""
+    return _METRICS.get(row.metric, row.metric.replace("_", " "))
+
+
+def condition(row: Measurement) -> str:
+    """How the prompts were put."""
+    place = "" if row.placement == "none" else f" ({row.placement})"
+    name = f" “{row.trigger}”" if row.trigger else ""
+    return {
+        "plain": "prompts as they are",
+        "trigger": f"with the trigger{name}{place}",
+        "latent": f"with a fresh perturbation inside the network{name}",
+        "canary": f"with the planted canary{name}{place}",
+    }[row.condition]
+
+
+def sentence(row: Measurement) -> str:
+    """One figure, complete, for someone who reads nothing else."""
+    if row.value is None:
+        return f"{_upper(metric(row))} ({row.behavior}): not measured{_unscored(row)}"
+    interval = bound(row) and f"{bound(row)} at {row.confidence * 100:g} % confidence"
+    rate = percent(row.value) if row.hits else ""
+    ceiling = f"limit {limit(row, row.limit)}" if row.limit is not None else ""
+    note = "; ".join(part for part in (", ".join(part for part in (rate, interval) if part), ceiling) if part)
+    how = "" if row.condition == "plain" else f", {condition(row)}"
+    figure = f"{count(row)} {counted(row)}{how}" if row.hits is not None else f"{_upper(metric(row))}: {count(row)}"
+    return f"{figure} ({note}){_unscored(row)}" if note else f"{figure}{_unscored(row)}"
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _unscored(row: Measurement) -> str:
+    return f"; {row.unscored} could not be scored" if row.unscored else ""
+
+
+def title(pair: Pair) -> str:
+    """What the row of a table is about."""
+    row = pair.last
+    return metric(row) if row.behavior in UTILITY or row.metric != "asr" else counted(row)
+
+
+def test(pair: Pair) -> str:
+    """The row of a table in one cell: what, judged by what, asked how."""
+    judge = f", judge {pair.last.judge}" if pair.last.judge else ""
+    how = "" if pair.last.condition == "plain" else f", {condition(pair.last)}"
+    return f"{title(pair)}{judge}{how}"
+
+
+def outcomes(found: dict[str, Outcome]) -> str:
+    """What the judges said of one answer; the judge is named where there are several."""
+    if len(set(found.values())) == 1:
+        return next(iter(found.values())).value
+    return ", ".join(f"{judge}: {outcome.value}" for judge, outcome in found.items())
+
+
+def duration(seconds: float) -> str:
+    """`1 h 04 min`, `3 min 20 s` or `12 s`."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def size(count_of_bytes: int) -> str:
+    """`1.4 GB`; decimal units, as the hub shows them."""
+    number = float(count_of_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def short(commit: str) -> str:
+    """Twelve digits of a commit, as people quote it."""
+    return commit.removeprefix("sha256:")[:12]
