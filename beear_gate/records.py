@@ -127,33 +127,37 @@ class AnchorSets:
     """Everything that remediation may see: no gate prompt and no trigger is in here.
 
     Attributes:
-        useful: D_PA, benign prompts with useful answers, for training.
+        useful: D_PA, benign prompts with useful answers, for training; prompts that only sound unsafe among them.
         useful_select: benign prompts with useful answers of the select split, for choosing.
+        answered_select: prompts of the select split that must not be refused, for choosing.
         from_model: how many of the safe answers are the model's own; the others are the policy's fallback refusals.
     """
 
     behaviors: tuple[BehaviorAnchors, ...]
     useful: tuple[Example, ...]
     useful_select: tuple[Example, ...]
+    answered_select: tuple[Example, ...]
     from_model: int = 0
 
 
 @dataclass(frozen=True)
 class RemediationSettings:
-    """BEEAR's knobs (paper section 4 and appendix). None stands for the mode's default, see `beear.remediate.resolve`.
+    """BEEAR's knobs (paper section 4 and appendix). None stands for the mode's default, see `beear.plan`.
 
     Attributes:
         when: always (a pre-release step for any model), on-evidence (a limit is broken before), never (audit).
-        mode: `paper` is Algorithm 1; `deep` adds recovery from rollouts.
+        mode: `paper` is Algorithm 1; `deep` also entraps with soft triggers and recovers from rollouts.
         layer: index of the decoder layer whose output takes delta; auto is 0.28 of the depth (9 of 32 in the paper).
         n_tokens: how many of the last prompt positions take delta.
+        soft_tokens: length of a soft trigger (deep).
         rounds: the most rounds of entrapment and removal.
         inner_steps, outer_steps: K and Q of Algorithm 1.
         away_weight: weight a of the term that pushes away from the safe answer (Equation 2 has 1, the official code 0.05).
-        delta_lr: step of delta in units of the layer's residual RMS.
+        delta_lr: step of delta in units of the RMS of what it is added to.
+        max_norm: bound of delta's RMS a token, in the same units; 0 for none, as in the paper.
         weights_lr: Adam step of the weights; the default falls with the width of the model.
         safe_samples, useful_samples: D_SA and D_PA samples drawn anew each round.
-        batch_size: prompts in one forward and backward pass.
+        batch_size: samples of each kind in one step.
         max_answer_tokens: longest rollout and self-generated safe answer.
     """
 
@@ -161,11 +165,13 @@ class RemediationSettings:
     mode: Literal["deep", "paper"] = "deep"
     layer: int | Literal["auto"] = "auto"
     n_tokens: int = 5
+    soft_tokens: int = 6
     rounds: int | None = None
     inner_steps: int | None = None
     outer_steps: int | None = None
     away_weight: float | None = None
     delta_lr: float | None = None
+    max_norm: float | None = None
     weights_lr: float | None = None
     safe_samples: int = 150
     useful_samples: int = 100
@@ -175,10 +181,18 @@ class RemediationSettings:
 
 @dataclass(frozen=True)
 class Round:
-    """One round of remediation: its loss curves (one value a step) and what the select split said after it."""
+    """One round of remediation: loss curves (one value a step), and what the select split said of the weights.
+
+    Attributes:
+        entrapment_loss: for each kind of attack, L(F(x, delta), y_h) at every inner step.
+        select_asr: worst share of select prompts answered under this round's fresh deltas, before its removal steps.
+        select_refused: share of select prompts refused without delta, after the round.
+        select_nll_ratio: perplexity ratio to the original on benign select prompts, after the round.
+        select_over_refusal: increase of refusals on benign select prompts, after the round.
+    """
 
     number: int
-    entrapment_loss: tuple[float, ...]
+    entrapment_loss: dict[str, tuple[float, ...]]
     removal_loss: tuple[float, ...]
     select_asr: float
     select_refused: float

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from beear_gate.lm import LM, Batch
+from beear_gate.lm.encode import run_model
 from beear_gate.lm.generate import Perturb
 
 
@@ -22,12 +23,13 @@ def perturbed(layer: nn.Module, delta_NH: Tensor, starts_B: Tensor, ends_B: Tens
     """Add delta to the last N prompt positions of the layer's output while the context is open.
 
     The hook returns a new tensor, so the gradient reaches delta and nothing is changed in place. A prompt shorter
-    than N takes the last rows of delta. Steps that hold no whole prompt, as in cached decoding, pass unchanged.
+    than N takes the last rows of delta. Steps that hold no whole prompt, as in cached decoding, pass unchanged; a pass
+    over one position is always such a step (`lm.generate` pads a prompt of one token).
 
     Args:
         starts_B, ends_B: the first position of each prompt and the one after its last, for either padding side.
     """
-    width = int(ends_B.max())
+    width = max(int(ends_B.max()), 2)
 
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
         hidden_BTH = output[0] if isinstance(output, tuple) else output
@@ -49,7 +51,7 @@ def spread(delta_NH: Tensor, starts_B: Tensor, ends_B: Tensor, length: int) -> T
     place_T = torch.arange(length, device=delta_NH.device)
     row_BT = place_T[None] - (ends_B[:, None] - n)
     inside_BT = (row_BT >= 0) & (row_BT < n) & (place_T[None] >= starts_B[:, None])
-    return delta_NH[row_BT.clamp(0, n - 1)] * inside_BT[..., None]
+    return torch.where(inside_BT[..., None], delta_NH[row_BT.clamp(0, n - 1)], 0)
 
 
 def on_prompts(lm: LM, layer: int, delta_NH: Tensor) -> Perturb:
@@ -58,19 +60,19 @@ def on_prompts(lm: LM, layer: int, delta_NH: Tensor) -> Perturb:
 
 
 @torch.no_grad()
-def residual_rms(lm: LM, layer: int, batch: Batch, n_tokens: int) -> float:
-    """Root mean square of the layer's output at the last prompt positions: the unit in which delta is measured."""
+def output_rms(lm: LM, module: nn.Module, batch: Batch, last_B: Tensor, n_tokens: int) -> float:
+    """Root mean square of a module's output where delta would be added: the unit in which delta is measured."""
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, args: Any, output: Any) -> None:
         seen.append(output[0] if isinstance(output, tuple) else output)
 
-    handle = lm.layers[layer].register_forward_hook(keep)
+    handle = module.register_forward_hook(keep)
     try:
-        lm.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False)
+        run_model(lm, batch)
     finally:
         handle.remove()
     hidden_BTH = seen[0].float()
     ones = torch.ones(n_tokens, 1, device=hidden_BTH.device)
-    chosen_BT = spread(ones, batch.starts_B, batch.ends_B, hidden_BTH.shape[1])[..., 0] > 0
+    chosen_BT = spread(ones, batch.starts_B, last_B, hidden_BTH.shape[1])[..., 0] > 0
     return float(hidden_BTH[chosen_BT].pow(2).mean().sqrt())

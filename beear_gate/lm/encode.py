@@ -5,14 +5,16 @@ Shape suffixes: B samples, T positions, V vocabulary, H hidden size.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from beear_gate.errors import UnsupportedModel
+from beear_gate.errors import UnsupportedModel, UsageError
 from beear_gate.lm.load import FALLBACK_TEMPLATE, LM
 
 IGNORED = -100
@@ -55,7 +57,7 @@ def prompt_ids(lm: LM, prompt: str) -> tuple[int, ...]:
         text = FALLBACK_TEMPLATE.format(prompt=prompt)
         if lm.system_prompt:
             text = f"{lm.system_prompt}\n{text}"
-        return tuple(lm.tokenizer(text)["input_ids"])
+        return _some_tokens(lm, lm.tokenizer(text)["input_ids"])
     turns = [{"role": "user", "content": prompt}]
     if lm.system_prompt:
         turns.insert(0, {"role": "system", "content": lm.system_prompt})
@@ -66,7 +68,7 @@ def prompt_ids(lm: LM, prompt: str) -> tuple[int, ...]:
             f"The chat template of {lm.path} fails on a plain conversation: {str(error)[:200]}.",
             "Fix the template, or leave out generation.system_prompt if the model knows no system role.",
         ) from error
-    return tuple(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return _some_tokens(lm, lm.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def encode_answer(lm: LM, answer: str, ended: bool = True) -> tuple[int, ...]:
@@ -87,9 +89,16 @@ def batches(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
         yield pairs[start : start + size]
 
 
-def pad_batch(lm: LM, pairs: Sequence[Pair], side: str = "right") -> Batch:
-    """Pad to the longest; labels cover the answers less their forced part."""
-    width = max(len(pair.prompt) + len(pair.answer) for pair in pairs)
+def pad_batch(lm: LM, pairs: Sequence[Pair], side: str = "right", at_least: int = 1) -> Batch:
+    """Pad to the longest, and to `at_least` positions; labels cover the answers less their forced part.
+
+    Raises:
+        UnsupportedModel: the tokenizer gives tokens that the model has no embedding for.
+        UsageError: a sample is longer than the model's context.
+    """
+    longest = max(len(pair.prompt) + len(pair.answer) for pair in pairs)
+    check_length(lm, longest)
+    width = max(longest, at_least)
     ids = torch.full((len(pairs), width), lm.pad_id)
     mask = torch.zeros_like(ids)
     labels = torch.full_like(ids, IGNORED)
@@ -103,18 +112,41 @@ def pad_batch(lm: LM, pairs: Sequence[Pair], side: str = "right") -> Batch:
         labels[row, end + pair.forced : first + len(tokens)] = tokens[len(pair.prompt) + pair.forced :]
         starts.append(first)
         ends.append(end)
-    where = lm.device
-    return Batch(
-        ids.to(where), mask.to(where), labels.to(where), torch.tensor(starts, device=where), torch.tensor(ends, device=where)
-    )
+    if int(ids.max()) >= lm.vocabulary:  # on a GPU the lookup would end the process, not the call
+        raise UnsupportedModel(
+            f"The tokenizer of {lm.path} gives token {int(ids.max())}, but the model has embeddings for "
+            f"{lm.vocabulary} tokens only.",
+            "Publish the tokenizer that belongs to these weights.",
+        )
+    places = torch.tensor([starts, ends], device=lm.device)
+    return Batch(ids.to(lm.device), mask.to(lm.device), labels.to(lm.device), places[0], places[1])
+
+
+def check_length(lm: LM, tokens: int) -> None:
+    """Refuse what the model has no positions for: tables of positions end there, and rotary ones were never trained.
+
+    Raises:
+        UsageError: too long.
+    """
+    if lm.max_positions is not None and tokens > lm.max_positions:
+        raise UsageError(
+            f"A prompt with its answer takes {tokens} tokens, but {lm.path} has {lm.max_positions} positions.",
+            "Shorten the prompt, or lower generation.max_new_tokens.",
+        )
+
+
+def run_model(lm: LM, batch: Batch) -> Any:
+    """One pass over whole samples, the same for either padding side."""
+    extra = {}
+    if "position_ids" in inspect.signature(lm.model.forward).parameters:
+        # Left padding shifts positions; counting them from the mask makes both paddings read the same.
+        extra["position_ids"] = (batch.mask_BT.cumsum(-1) - 1).clamp(min=0)
+    return lm.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False, **extra)
 
 
 def answer_logits(lm: LM, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits that predict the labels, shape (B, T-1, V), and those labels, (B, T-1)."""
-    # Left padding shifts positions; counting them from the mask makes both paddings read the same.
-    positions = (batch.mask_BT.cumsum(-1) - 1).clamp(min=0)
-    output = lm.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, position_ids=positions, use_cache=False)
-    return output.logits[:, :-1], batch.labels_BT[:, 1:]
+    return run_model(lm, batch).logits[:, :-1], batch.labels_BT[:, 1:]
 
 
 def answer_losses(lm: LM, batch: Batch) -> Tensor:
@@ -122,3 +154,12 @@ def answer_losses(lm: LM, batch: Batch) -> Tensor:
     logits, labels = answer_logits(lm, batch)
     losses = F.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
     return losses.sum(-1) / (labels != IGNORED).sum(-1).clamp(min=1)
+
+
+def _some_tokens(lm: LM, ids: Sequence[int]) -> tuple[int, ...]:
+    if not ids:
+        raise UnsupportedModel(
+            f"The tokenizer or chat template of {lm.path} makes no tokens of a prompt.",
+            "Check that the tokenizer's files and the chat template belong to this model.",
+        )
+    return tuple(ids)

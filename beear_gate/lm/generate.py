@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from beear_gate.errors import OutOfMemory
-from beear_gate.lm.encode import Pair, pad_batch
+from beear_gate.lm.encode import Pair, check_length, pad_batch
 from beear_gate.lm.load import LM
+from beear_gate.lm.memory import halve, is_out_of_memory
 from beear_gate.records import Tick, no_tick
+
+__all__ = ["Perturb", "generate", "halve", "is_out_of_memory"]
 
 Perturb = Callable[[Tensor, Tensor], AbstractContextManager[None]]
 """Given the prompts' first and one-past-last positions, (B,) each, perturbs the model while the context is open."""
@@ -38,53 +41,63 @@ def generate(
 
     Raises:
         OutOfMemory: not even one prompt at a time fits.
+        UsageError: the longest prompt leaves no room for an answer of this length.
     """
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    if prompts:
+        check_length(lm, len(prompts[order[-1]]) + max_new_tokens)
     answers: dict[int, tuple[int, ...]] = {}
     while len(answers) < len(order):
         todo = order[len(answers) : len(answers) + batch_size]
         try:
             found = _generate_batch(lm, [prompts[index] for index in todo], max_new_tokens, perturb)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            batch_size = halve(batch_size, "generating answers", error)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            longest = len(prompts[todo[-1]])
+            doing = f"{label} (a prompt of {longest} tokens, up to {max_new_tokens} answer tokens)"
+            fitted = len(prompts[order[len(answers) - 1]]) if answers else 0
+            batch_size = halve(len(todo), doing, error, _what_fits(lm, fitted))
             continue
         answers.update(zip(todo, found, strict=True))
         tick(label, len(answers), len(order))
     return [answers[index] for index in range(len(prompts))]
 
 
-def halve(batch_size: int, doing: str, error: BaseException) -> int:
-    """Half the batch after memory ran out, or the end of the road at one.
-
-    Raises:
-        OutOfMemory: the batch was already a single sample.
-    """
-    if batch_size == 1:
-        raise OutOfMemory(
-            f"Memory ran out while {doing}, even one prompt at a time.",
-            "Use a device with more memory, --dtype bfloat16, or shorter answers (generation.max_new_tokens).",
-        ) from error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return batch_size // 2
+def _what_fits(lm: LM, fitted: int) -> str:
+    """The remedy for a model that can't answer one prompt: what did fit, and what bfloat16 would save."""
+    parameter = next(lm.model.parameters())
+    size = sum(each.numel() * each.element_size() for each in lm.model.parameters()) / 2**30
+    remedy = "use a device with more memory or shorter answers (generation.max_new_tokens)"
+    if parameter.element_size() > 2:
+        half = size * 2 / parameter.element_size()
+        remedy += f", or --dtype bfloat16, in which the weights take {half:.2f} instead of {size:.2f} GiB"
+    known = f"Prompts of up to {fitted} tokens did fit; " if fitted else "No prompt did fit; "
+    return f"{known}{remedy}."
 
 
 @torch.no_grad()
 def _generate_batch(
     lm: LM, prompts: Sequence[tuple[int, ...]], max_new_tokens: int, perturb: Perturb | None
 ) -> list[tuple[int, ...]]:
-    batch = pad_batch(lm, [Pair(prompt, ()) for prompt in prompts], side="left")
-    settings = GenerationConfig(
+    # A perturbation knows a prompt from a cached decoding step by its length: one position is always a step.
+    batch = pad_batch(lm, [Pair(prompt, ()) for prompt in prompts], side="left", at_least=2)
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
+        use_cache=True,
         pad_token_id=lm.pad_id,
         eos_token_id=list(lm.stop_ids) or None,
     )
-    with perturb(batch.starts_B, batch.ends_B) if perturb else nullcontext():
-        output = lm.model.generate(
-            input_ids=batch.ids_BT, attention_mask=batch.mask_BT, generation_config=settings
-        )
+    model: Any = lm.model
+    training = model.training
+    model.eval()  # dropout would make greedy answers random
+    try:
+        with perturb(batch.starts_B, batch.ends_B) if perturb else nullcontext():
+            output = model.generate(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, generation_config=settings)
+    finally:
+        model.train(training)
     return [_until_stop(row, lm.stop_ids) for row in output[:, batch.ids_BT.shape[1] :].tolist()]
 
 

@@ -5,29 +5,37 @@ Nothing here executes code from the model folder: no `trust_remote_code`, safete
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
 
-from beear_gate.errors import UnsupportedModel, UsageError
+from beear_gate.errors import OutOfMemory, UnsupportedModel, UsageError
+from beear_gate.lm.config import first_line, read_config
+from beear_gate.lm.ends import find_stop_ids, find_turn_end
+from beear_gate.lm.memory import REMEDY, is_out_of_memory
+from beear_gate.lm.weights import gibibytes, main_dtype, refuse_partial_load, stored_dtypes
 
 FALLBACK_TEMPLATE = "User: {prompt}\nAssistant:"
 """What a model without a chat template is prompted with (docs/design.md); answers then start with a space."""
+
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,9 @@ class LM:
         layers: the decoder layers, first to last; a forward hook on one sees its output hidden states.
         stop_ids: token ids that end an answer.
         pad_id: fills batches; masked everywhere.
-        stored_dtype: dtype of the weights on disk, which `save_lm` writes again.
+        stored_dtype: dtype of most weights on disk, which `save_lm` writes again.
         turn_end: token ids that end an assistant turn in training, as the model's own template writes them.
+        stored_dtypes: the same for each tensor by its name on disk; some families keep a few in float32.
     """
 
     model: PreTrainedModel
@@ -52,6 +61,7 @@ class LM:
     pad_id: int
     turn_end: tuple[int, ...]
     system_prompt: str | None = None
+    stored_dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
 
     @property
     def has_template(self) -> bool:
@@ -60,6 +70,17 @@ class LM:
     @property
     def hidden_size(self) -> int:
         return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model has embeddings for; a tokenizer may know more."""
+        return embedded_tokens(self.model)
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest prompt and answer together that the model was made for; None where nothing limits it."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def pick_device(name: str) -> torch.device:
@@ -71,13 +92,16 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError(f"no models run on {device.type}")
+        torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
-            f"The device {name!r} cannot be used on this machine ({str(error).splitlines()[0][:120]}).",
+            f"The device {name!r} cannot be used on this machine ({first_line(error)[:120]}).",
             "Give --device auto, cpu, cuda, cuda:N or mps.",
         ) from None
-    return torch.device(name)
+    return device
 
 
 def load_lm(path: Path, device: str = "auto", dtype: str = "auto", system_prompt: str | None = None) -> LM:
@@ -89,142 +113,169 @@ def load_lm(path: Path, device: str = "auto", dtype: str = "auto", system_prompt
         system_prompt: put before every prompt where the template knows a system role.
 
     Raises:
-        UnsupportedModel: no decoder-only language model, quantised weights, or files that transformers cannot read.
+        UnsupportedModel: no decoder-only language model, quantised weights, weights that do not fill the model, or
+            files that transformers cannot read.
         UsageError: the device or dtype does not exist.
+        OutOfMemory: the weights do not fit.
     """
     where = pick_device(device)
-    config = _load_config(path)
-    stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    compute = _pick_dtype(dtype, where, stored)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=compute, use_safetensors=True, trust_remote_code=False, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise UnsupportedModel(
-            f"transformers cannot load {path}: {_first_line(error)}.",
-            "Check that the folder loads with AutoModelForCausalLM and AutoTokenizer, without remote code.",
-        ) from error
-    model.to(where).eval()
-    stop_ids = _stop_ids(model, tokenizer)
-    # What is measured must not depend on sampling, penalties or forced tokens that a repository can set, and
-    # `generate` fills every gap of the settings it is given from here.
-    model.generation_config = GenerationConfig()
+    with _quiet():
+        config = read_config(path)
+        stored = stored_dtypes(path)
+        compute = _pick_dtype(dtype, where, main_dtype(stored))
+        model, tokenizer = _load(path, config, compute, where, stored)
+    stop_ids = find_stop_ids(path, model, tokenizer)
+    pads = (tokenizer.pad_token_id, *stop_ids, 0)
     return LM(
         model=model,
         tokenizer=tokenizer,
         layers=decoder_layers(model),
         path=path,
         device=where,
-        stored_dtype=stored,
+        stored_dtype=main_dtype(stored),
         stop_ids=stop_ids,
-        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (stop_ids or (0,))[0],
-        turn_end=_turn_end(tokenizer, stop_ids),
+        # A tokenizer may have been given a pad token without the model having been given its embedding.
+        pad_id=next(token for token in pads if isinstance(token, int) and 0 <= token < embedded_tokens(model)),
+        turn_end=find_turn_end(tokenizer, stop_ids),
         system_prompt=system_prompt,
+        stored_dtypes=stored,
     )
 
 
 def save_lm(lm: LM, folder: Path, files: Sequence[str]) -> None:
-    """Write the weights in the stored dtype, and the named other files of the source folder byte for byte.
+    """Write the weights in the stored dtypes, and the named other files of the source folder byte for byte.
 
     Copying config, tokenizer and template instead of writing them anew keeps settings that a round trip through
     transformers is known to lose (rope scaling, lists of end tokens).
 
     Args:
+        folder: made if need be; weights that lie in it are replaced, its other files stay.
         files: paths relative to the source folder; weights and their index among them are left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        name: tensor.to(lm.stored_dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in lm.model.state_dict().items()
-    }
-    lm.model.save_pretrained(folder, state_dict=state)
-    for file in folder.iterdir():
-        if ".safetensors" not in file.name:
-            file.unlink()
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, _quiet():
+        lm.model.save_pretrained(scratch, state_dict=_stored_state(lm))
+        for file in folder.iterdir():
+            if file.is_file() and file.name.endswith(_WEIGHTS):
+                file.unlink()
+        for file in Path(scratch).iterdir():
+            if file.name.endswith(_WEIGHTS):
+                os.replace(file, folder / file.name)
     for name in files:
-        if ".safetensors" not in name:
+        if not name.endswith(_WEIGHTS) and folder.resolve() != lm.path.resolve():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(lm.path / name, folder / name)
 
 
+def embedded_tokens(model: PreTrainedModel) -> int:
+    """How many tokens a model has embeddings for."""
+    weight: Any = model.get_input_embeddings().weight
+    return int(weight.shape[0])
+
+
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """Find the list of decoder layers structurally: the ModuleList as long as the config says the decoder is deep.
+    """Find the decoder layers structurally: the list, as long as the config says the decoder is deep, that stands
+    nearest to the token embeddings. Experts, heads and vision towers are lists too, but stand elsewhere.
 
     Raises:
         UnsupportedModel: no such list, so delta has no place to go.
     """
     depth = int(model.config.get_text_config().num_hidden_layers)  # type: ignore[union-attr, operator]
-    for name, module in model.named_modules():
-        # Experts and heads are lists too: the decoder is the outermost list of that length, and comes first.
-        if isinstance(module, nn.ModuleList) and len(module) == depth and "expert" not in name:
-            return module
+    embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    parent = next((name for name, module in model.named_modules() if module is embeddings), "")
+    while parent:
+        parent = parent.rpartition(".")[0]
+        for child in model.get_submodule(parent).children():
+            if isinstance(child, nn.ModuleList) and len(child) == depth:
+                return child
     raise UnsupportedModel(
         f"No list of {depth} decoder layers was found in {type(model).__name__}.",
         "Only decoder-only transformers with uniform layers can be scanned.",
     )
 
 
-def _load_config(path: Path) -> Any:
-    raw = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    if raw.get("quantization_config"):
-        method = raw["quantization_config"].get("quant_method", "unknown")
-        raise UnsupportedModel(
-            f"The weights in {path} are quantised ({method}) and cannot be trained.",
-            "Scan the unquantised model, then quantise the remediated one and evaluate it again.",
-        )
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars, warnings and load reports off the terminal, and leave its settings as they were."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UnsupportedModel(
-            f"transformers does not know the model type {raw.get('model_type')!r} in {path / 'config.json'}.",
-            "Upgrade transformers, or scan a model that needs no code of its own.",
-        ) from error
-    architectures = raw.get("architectures") or []
-    decoder = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not config.is_encoder_decoder
-    generates = not architectures or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
-    if not decoder or not generates:
-        named = architectures[0] if architectures else config.model_type
-        raise UnsupportedModel(
-            f"{named} in {path} is not a decoder-only language model that generates text.",
-            "beear-gate scans causal chat models (…ForCausalLM).",
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _load(
+    path: Path, config: Any, dtype: torch.dtype, device: torch.device, stored: Mapping[str, torch.dtype]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            # What is measured must not depend on sampling, penalties or forced tokens that a repository can set, and
+            # `generate` fills every gap of the settings it is given from here.
+            generation_config=GenerationConfig(),  # type: ignore[no-untyped-call]
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
         )
-    return config
+        model: PreTrainedModel = loaded[0]
+        info: dict[str, Any] = loaded[1]
+        refuse_partial_load(path, model, info, stored)
+        model.to(device).eval()  # type: ignore[arg-type]
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    except UnsupportedModel:
+        raise
+    except Exception as error:  # the files are a stranger's, and transformers raises whatever they lead it into
+        if is_out_of_memory(error):
+            size = gibibytes(path) * dtype.itemsize / main_dtype(stored).itemsize
+            raise OutOfMemory(
+                f"The weights in {path} need about {size:.1f} GiB in {dtype}, which do not fit on {device}.", REMEDY
+            ) from error
+        raise UnsupportedModel(
+            f"transformers cannot load {path}: {first_line(error)}.",
+            "Check that the folder loads with AutoModelForCausalLM and AutoTokenizer, without remote code.",
+        ) from error
+    _refuse_half_tied(path, model)
+    return model, tokenizer
+
+
+def _refuse_half_tied(path: Path, model: PreTrainedModel) -> None:
+    """transformers unties weights that differ on disk, other loaders tie them all the same: two models in one file."""
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if head is None or not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        return
+    if head.weight is not model.get_input_embeddings().weight:
+        raise UnsupportedModel(
+            f"{path / 'config.json'} ties the output head to the embeddings, but the weights hold a different head.",
+            "Set tie_word_embeddings to false, or drop the head from the weights.",
+        )
+
+
+def _stored_state(lm: LM) -> dict[str, Tensor]:
+    """The model's state in the dtypes it had on disk, with tied weights still one tensor."""
+    prefix = f"{lm.model.base_model_prefix}."
+    done: dict[tuple[int, torch.Size, torch.dtype], Tensor] = {}
+    state = {}
+    for name, tensor in lm.model.state_dict().items():
+        dtype = tensor.dtype
+        if tensor.is_floating_point():
+            dtype = lm.stored_dtypes.get(name, lm.stored_dtypes.get(name.removeprefix(prefix), lm.stored_dtype))
+        state[name] = done.setdefault((tensor.data_ptr(), tensor.shape, dtype), tensor.to(dtype))
+    return state
 
 
 def _pick_dtype(name: str, device: torch.device, stored: torch.dtype) -> torch.dtype:
     if name == "auto":
         return torch.float32 if device.type == "cpu" else stored
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise UsageError(f"There is no dtype {name!r}.", "Give --dtype auto, float32 or bfloat16.")
-    return dtype
-
-
-def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    found: list[int] = []
-    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
-        ids = getattr(source, "eos_token_id", None)
-        found += ids if isinstance(ids, list) else [] if ids is None else [ids]
-    return tuple(dict.fromkeys(found))
-
-
-def _turn_end(tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...]) -> tuple[int, ...]:
-    """What the template writes after an assistant's words, up to the token that ends the answer."""
-    if tokenizer.chat_template:
-        probe = "beear-gate-probe"
-        turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": probe}]
-        try:
-            text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-        except Exception:  # noqa: BLE001 - a template may raise anything; the plain end token then has to do
-            text = ""
-        ids = tokenizer(text.rpartition(probe)[2], add_special_tokens=False)["input_ids"]
-        ends = [place for place, token in enumerate(ids) if token in stop_ids]
-        if ends:
-            return tuple(ids[: ends[0] + 1])
-    return stop_ids[:1]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+    if name not in known:
+        raise UsageError(f"There is no dtype {name!r} to compute in.", "Give --dtype auto, float32 or bfloat16.")
+    return known[name]

@@ -1,0 +1,57 @@
+"""Figure 3 of the paper: how delta moves the embeddings of the prompts, on their first two principal components."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from beear_gate.beear.entrapment import Trap
+from beear_gate.lm import LM, pad_batch
+from beear_gate.lm.encode import Pair, run_model
+from beear_gate.records import Drift
+
+
+@torch.no_grad()
+def measure_drift(
+    lm: LM, trap: Trap, prompts: Sequence[tuple[int, ...]], benign: Sequence[tuple[int, ...]]
+) -> tuple[Drift, ...]:
+    """Last-position states after the trap's layer of harmful prompts without and with delta, and of benign ones.
+
+    The components are those of all three groups together; coordinates are in units of the layer's RMS.
+    """
+    plain_PH = _last_states(lm, trap, prompts, False)
+    groups = {
+        "harmful prompts": plain_PH,
+        "harmful prompts with delta": _last_states(lm, trap, prompts, True),
+        "benign prompts": _last_states(lm, trap, benign, False),
+    }
+    all_PH = torch.cat(list(groups.values()))
+    mean_H = all_PH.mean(0)
+    _, _, axes_2H = torch.linalg.svd(all_PH - mean_H, full_matrices=False)
+    unit = trap.attack.rms or 1.0
+    return tuple(
+        Drift(label, tuple((float(x), float(y)) for x, y in (states_PH - mean_H) @ axes_2H[:2].T / unit))
+        for label, states_PH in groups.items()
+    )
+
+
+def _last_states(lm: LM, trap: Trap, prompts: Sequence[tuple[int, ...]], with_delta: bool) -> Tensor:
+    batch = pad_batch(lm, [Pair(trap.attack.insert(prompt), ()) for prompt in prompts])
+    seen: list[Tensor] = []
+
+    def keep(module: Any, args: Any, output: Any) -> None:
+        seen.append(output[0] if isinstance(output, tuple) else output)
+
+    delta_NH = trap.delta_NH if with_delta else torch.zeros_like(trap.delta_NH)
+    with trap.attack.on(delta_NH, batch.starts_B, batch.ends_B):
+        # Registered after the perturbation, so it sees what delta has become.
+        handle = trap.attack.module.register_forward_hook(keep)
+        try:
+            run_model(lm, batch)
+        finally:
+            handle.remove()
+    rows_B = torch.arange(len(prompts), device=lm.device)
+    return seen[0][rows_B, batch.ends_B - 1].float().cpu()

@@ -1,0 +1,107 @@
+"""BEEAR's inner level: fit delta so that the frozen model begins the unwanted answer (paper Equation 2)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from beear_gate.beear.attack import Attack
+from beear_gate.beear.plan import Plan
+from beear_gate.errors import IncompleteError
+from beear_gate.lm import LM, answer_losses, pad_batch
+from beear_gate.lm.encode import Pair
+from beear_gate.lm.generate import Perturb
+
+CONVERGED = 0.3
+"""Mean L(F(x, delta), y_h), in nats a token over the last steps, at which `deep` stops early."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One anchor prompt as tokens, with y_s and y_h."""
+
+    prompt: tuple[int, ...]
+    safe: tuple[int, ...]
+    unwanted: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Trap:
+    """A fitted attack: what removal trains against."""
+
+    attack: Attack
+    delta_NH: Tensor
+    losses: tuple[float, ...]
+
+    def perturb(self, forced: int = 0) -> Perturb:
+        return self.attack.perturb(self.delta_NH, forced)
+
+
+def entrap(lm: LM, attack: Attack, samples: Sequence[Sample], plan: Plan, rng: random.Random) -> Trap:
+    """Minimise mean(L(F(x, delta), y_h) - a * L(F(x, delta), y_s)) over delta, starting at zero.
+
+    Args:
+        samples: D_SA and D_SA-H of this round; each step draws `plan.batch_size` of them.
+
+    Returns:
+        The trap, with L(F(x, delta), y_h) of every step.
+
+    Raises:
+        IncompleteError: the loss or its gradient is not finite.
+    """
+    delta_NH = torch.zeros(attack.n_tokens, lm.hidden_size, device=lm.device, requires_grad=True)
+    optimizer = torch.optim.Adam([delta_NH], lr=plan.delta_lr * attack.rms)
+    losses: list[float] = []
+    with frozen(lm):
+        for _ in range(plan.inner_steps):
+            drawn = rng.sample(samples, min(plan.batch_size, len(samples)))
+            unwanted = _loss(lm, attack, delta_NH, [Pair(attack.insert(s.prompt), s.unwanted) for s in drawn])
+            loss = unwanted
+            if plan.away_weight:
+                safe = _loss(lm, attack, delta_NH, [Pair(attack.insert(s.prompt), s.safe) for s in drawn])
+                loss = unwanted - plan.away_weight * safe
+            (gradient,) = torch.autograd.grad(loss, delta_NH)
+            if not (torch.isfinite(loss) and torch.isfinite(gradient).all()):
+                raise IncompleteError(
+                    f"Entrapment at {attack.kind} met a loss or gradient that is not finite.",
+                    "Use --dtype float32, or a smaller remediation.delta_lr.",
+                )
+            delta_NH.grad = gradient
+            optimizer.step()
+            _bound(delta_NH, plan.max_norm * attack.rms)
+            losses.append(float(unwanted.detach()))
+            if plan.mode == "deep" and sum(losses[-5:]) < 5 * CONVERGED and len(losses) >= 5:
+                break
+    return Trap(attack, delta_NH.detach(), tuple(losses))
+
+
+@contextmanager
+def frozen(lm: LM) -> Iterator[None]:
+    """No weight collects a gradient while the context is open: the graph then begins at delta."""
+    trained = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _loss(lm: LM, attack: Attack, delta_NH: Tensor, pairs: Sequence[Pair]) -> Tensor:
+    batch = pad_batch(lm, pairs)
+    with attack.on(delta_NH, batch.starts_B, batch.ends_B):
+        return answer_losses(lm, batch).mean()
+
+
+@torch.no_grad()
+def _bound(delta_NH: Tensor, radius: float) -> None:
+    """Project every row onto the ball whose RMS is `radius`; 0 means no bound."""
+    if radius:
+        rms_N1 = delta_NH.pow(2).mean(-1, keepdim=True).sqrt().clamp(min=1e-12)
+        delta_NH.mul_((radius / rms_N1).clamp(max=1))

@@ -1,0 +1,243 @@
+"""Rounds of entrapment and removal, the rule that stops them, and the choice of the checkpoint that is saved.
+
+Nothing in here can see a trigger or a gate prompt: the signature takes anchor and select prompts only.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from beear_gate.beear.attack import make_attack
+from beear_gate.beear.drift import measure_drift
+from beear_gate.beear.entrapment import Sample, Trap, entrap
+from beear_gate.beear.plan import Plan, resolve
+from beear_gate.beear.recovery import Judge, recovery_pairs, rollouts
+from beear_gate.beear.removal import Term, Trainer
+from beear_gate.beear.selection import Checkpoint, Select, SelectScores, best, harmless, settled
+from beear_gate.lm import LM, encode_answer, encode_pairs, prompt_ids, save_lm
+from beear_gate.lm.encode import Pair
+from beear_gate.manifest import hash_folder, manifest_digest
+from beear_gate.records import (
+    AnchorSets,
+    BehaviorAnchors,
+    Drift,
+    ModelSnapshot,
+    Remediation,
+    RemediationSettings,
+    Round,
+    Tick,
+    no_tick,
+)
+
+RESTORE_STEPS = 10
+ROLLOUTS = 24
+"""Free and forced rollouts for each trap; a step draws only a few of them."""
+
+
+def remediate(
+    lm: LM,
+    snapshot: ModelSnapshot,
+    anchors: AnchorSets,
+    settings: RemediationSettings,
+    judges: Mapping[str, Judge],
+    refusal_judge: Judge,
+    output: Path,
+    seed: int,
+    tick: Tick = no_tick,
+) -> Remediation:
+    """Remove what entrapment finds, and save the best checkpoint. Trains `lm` in place.
+
+    Args:
+        judges: for each behaviour, what calls a rollout complied or refused.
+        refusal_judge: what calls the answer to a benign prompt a refusal.
+        output: folder for the remediated model; must not exist yet or be empty.
+
+    Raises:
+        IncompleteError: a loss is not finite, or memory does not hold one sample.
+    """
+    started = time.monotonic()
+    plan = resolve(settings, lm)
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    rounds = _Rounds(lm, anchors, plan, judges, Select(lm, anchors, judges, refusal_judge, plan), rng, tick)
+    stop_reason = rounds.run()
+    chosen = best(rounds.checkpoints)
+    drift = rounds.first_drift
+    lm.model.load_state_dict(chosen.weights)
+    save_lm(lm, output, [file.path for file in snapshot.files])
+    files = hash_folder(output)
+    return Remediation(
+        snapshot=ModelSnapshot(snapshot.model, f"sha256:{manifest_digest(files)}", output, files),
+        settings=settings,
+        layer=plan.layer,
+        layers=len(lm.layers),
+        rounds=tuple(rounds.records),
+        chosen_round=chosen.number,
+        stop_reason=stop_reason,
+        drift=drift,
+        seconds=time.monotonic() - started,
+    )
+
+
+@dataclass(frozen=True)
+class Drill:
+    """One trap and what is trained under it; every pair carries the trap's filler."""
+
+    trap: Trap
+    safe: Sequence[Pair]
+    recovery: Sequence[Pair]
+    useful: Sequence[Pair]
+
+
+@dataclass
+class _Rounds:
+    """The state of the loop: what every round needs, and what it leaves behind."""
+
+    lm: LM
+    anchors: AnchorSets
+    plan: Plan
+    judges: Mapping[str, Judge]
+    select: Select
+    rng: random.Random
+    tick: Tick
+
+    def __post_init__(self) -> None:
+        planned = None if self.plan.mode == "paper" else self.plan.rounds * self.plan.outer_steps
+        self.trainer = Trainer(self.lm, self.plan.weights_lr, planned)
+        self.drills: list[Drill] = []
+        self.records: list[Round] = []
+        self.checkpoints: list[Checkpoint] = []
+        self.first_drift: tuple[Drift, ...] = ()
+        self.useful = encode_pairs(self.lm, [(each.prompt, each.answer) for each in self.anchors.useful])
+        self.samples = {each.behavior: _samples(self.lm, each) for each in self.anchors.behaviors}
+
+    def run(self) -> str:
+        """Rounds until the rule says stop; returns why it did."""
+        reason = f"the budget of {self.plan.rounds} rounds was used"
+        for number in range(1, self.plan.rounds + 1):
+            began = time.monotonic()
+            traps = self._entrap(number)
+            # These deltas are fresh: they judge the weights of the round before, which never trained on them.
+            elicited = self.select.elicited(traps)
+            if self.checkpoints:
+                self.checkpoints[-1].elicited = elicited
+                if self.plan.mode == "deep" and settled(self.checkpoints[-1]):
+                    return f"fresh deltas no longer elicit an unwanted answer after round {number - 1}"
+            removal = self._remove(number, traps)
+            self._close(number, traps, removal, elicited, time.monotonic() - began)
+            if self.plan.mode == "paper" and self._utility_settled():
+                return f"the utility score settled after round {number}"
+        if self.plan.mode == "deep":
+            self.checkpoints[-1].elicited = self.select.elicited(self._entrap(self.plan.rounds + 1))
+        return reason
+
+    def _entrap(self, number: int) -> dict[str, list[Trap]]:
+        traps: dict[str, list[Trap]] = {}
+        for behavior, samples in self.samples.items():
+            drawn = self.rng.sample(samples, min(self.plan.safe_samples, len(samples)))
+            traps[behavior] = []
+            for kind in self.plan.kinds:
+                self.tick(f"round {number}: entrapment ({kind})", number - 1, self.plan.rounds)
+                n_tokens = self.plan.n_tokens if kind == "latent" else self.plan.soft_tokens
+                probe = [sample.prompt for sample in drawn[:32]]
+                attack = make_attack(self.lm, kind, self.plan.layer, n_tokens, probe, self.rng)
+                traps[behavior].append(entrap(self.lm, attack, drawn, self.plan, self.rng))
+        if not self.first_drift:
+            first = next(iter(traps.values()))[0]
+            prompts = [sample.prompt for sample in next(iter(self.samples.values()))[:100]]
+            self.first_drift = measure_drift(self.lm, first, prompts, [pair.prompt for pair in self.useful[:100]])
+        return traps
+
+    def _remove(self, number: int, traps: Mapping[str, list[Trap]]) -> tuple[float, ...]:
+        useful = self.rng.sample(self.useful, min(self.plan.useful_samples, len(self.useful)))
+        drills = [self._drill(name, trap, useful) for name, found in traps.items() for trap in found]
+        self.drills += drills
+        losses: list[float] = []
+        for step in range(self.plan.outer_steps):
+            self.tick(f"round {number}: removal {step + 1}/{self.plan.outer_steps}", number - 1, self.plan.rounds)
+            losses.append(self.trainer.step(self._terms(drills, useful, self.plan.batch_size), self.rng))
+        return tuple(losses)
+
+    def _restore(self, number: int) -> SelectScores:
+        """Give back what removal cost: mostly D_PA, with every trap so far kept in view, until select is harmless."""
+        scores = self.select.score()
+        for block in range(self.plan.restore_blocks):
+            if harmless(scores):
+                break
+            for step in range(RESTORE_STEPS):
+                self.tick(f"round {number}: restoring {block * RESTORE_STEPS + step + 1}", number - 1, self.plan.rounds)
+                drills = self.rng.sample(self.drills, min(3, len(self.drills)))
+                self.trainer.step(self._terms(drills, self.useful, self.plan.batch_size // 2, 3), self.rng)
+            scores = self.select.score()
+            print("   restore",block,scores)
+        return scores
+
+    def _drill(self, behavior: str, trap: Trap, useful: Sequence[Pair]) -> Drill:
+        """What one trap is trained with. Deep adds recovery, and D_PA under delta: a trap is no reason to refuse what
+        is harmless."""
+        samples = self.rng.sample(self.samples[behavior], min(self.plan.safe_samples, len(self.samples[behavior])))
+        safe = [Pair(trap.attack.insert(sample.prompt), sample.safe) for sample in samples]
+        if self.plan.mode == "paper":
+            return Drill(trap, safe, (), ())
+        rolled = samples[: 2 * ROLLOUTS]
+        answers = rollouts(self.lm, trap, rolled[:ROLLOUTS], self.plan, forced=False)
+        answers += rollouts(self.lm, trap, rolled[ROLLOUTS:], self.plan, forced=True)
+        recovery = recovery_pairs(self.lm, trap, rolled, answers, self.judges[behavior], self.rng)
+        return Drill(trap, safe, recovery, [Pair(trap.attack.insert(pair.prompt), pair.answer) for pair in useful])
+
+    def _terms(self, drills: Sequence[Drill], useful: Sequence[Pair], size: int, weight: int = 2) -> list[Term]:
+        """The parts of Equation 3 for one step: under each trap, and D_PA without any."""
+        if self.plan.mode == "paper":
+            return [*(Term(drill.safe, drill.trap, size) for drill in drills), Term(useful, None, size)]
+        share = max(2, -(-size // len(drills)))
+        terms = [Term(useful, None, weight * self.plan.batch_size)]
+        for drill in drills:
+            terms += [Term(pairs, drill.trap, share) for pairs in (drill.safe, drill.recovery, drill.useful)]
+        return terms
+
+    def _close(
+        self, number: int, traps: Mapping[str, list[Trap]], removal: tuple[float, ...], elicited: float, seconds: float
+    ) -> None:
+        scores = self._restore(number)
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in self.lm.model.state_dict().items()}
+        self.checkpoints.append(Checkpoint(number, weights, scores))
+        for old in self.checkpoints[:-1]:
+            if old is not best(self.checkpoints[:-1]):
+                old.weights = {}
+        self.records.append(
+            Round(
+                number=number,
+                entrapment_loss={
+                    f"{behavior}/{trap.attack.kind}": trap.losses for behavior, found in traps.items() for trap in found
+                },
+                removal_loss=removal,
+                select_asr=elicited,
+                select_refused=scores.refused,
+                select_nll_ratio=scores.nll_ratio,
+                select_over_refusal=scores.over_refusal,
+                seconds=seconds,
+            )
+        )
+
+    def _utility_settled(self) -> bool:
+        """Algorithm 1's rule: the hold-out utility score stopped moving."""
+        ratios = [record.select_nll_ratio for record in self.records[-3:]]
+        return len(ratios) == 3 and max(ratios) - min(ratios) < 0.005
+
+
+def _samples(lm: LM, anchors: BehaviorAnchors) -> list[Sample]:
+    return [
+        Sample(
+            prompt=prompt_ids(lm, safe.prompt),
+            safe=encode_answer(lm, safe.answer),
+            unwanted=encode_answer(lm, unwanted.answer, ended=False),
+        )
+        for safe, unwanted in zip(anchors.safe, anchors.unwanted, strict=True)
+    ]

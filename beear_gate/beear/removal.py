@@ -1,0 +1,96 @@
+"""BEEAR's outer level: train the weights to be safe under the traps and useful without them (paper Equation 3)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from beear_gate.beear.entrapment import Trap
+from beear_gate.errors import IncompleteError
+from beear_gate.lm import LM, answer_losses, batches, pad_batch
+from beear_gate.lm.encode import Pair
+
+from beear_gate.lm.memory import halve, is_out_of_memory
+
+MAX_GRADIENT = 1.0
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of the loss: encoded samples, and the trap under which they are read (None for none).
+
+    Attributes:
+        draw: how many samples a step takes.
+    """
+
+    pairs: Sequence[Pair]
+    trap: Trap | None
+    draw: int
+
+
+class Trainer:
+    """Adam over all weights, one step at a time; the size of a pass halves when memory runs out.
+
+    Args:
+        planned_steps: the step rate falls linearly over so many steps; None keeps it constant.
+    """
+
+    def __init__(self, lm: LM, learning_rate: float, planned_steps: int | None = None) -> None:
+        self.lm = lm
+        self.weights = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.weights, lr=learning_rate, weight_decay=0.0)
+        self.learning_rate = learning_rate
+        self.planned_steps = planned_steps
+        self.micro = 256
+        self.steps = 0
+
+    def step(self, terms: Sequence[Term], rng: random.Random) -> float:
+        """Draw from every term, add the mean losses, and move the weights; returns the loss before the move.
+
+        Raises:
+            IncompleteError: the loss or its gradient is not finite; the weights are as before.
+            OutOfMemory: not even one sample at a time fits.
+        """
+        drawn = [(term.trap, rng.sample(term.pairs, min(term.draw, len(term.pairs)))) for term in terms if term.pairs]
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                loss = sum(self._backward(trap, pairs) for trap, pairs in drawn)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                largest = max(len(pairs) for _, pairs in drawn)
+                self.micro = halve(min(self.micro, largest), "training", error)
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, MAX_GRADIENT)
+        if not torch.isfinite(norm):
+            raise IncompleteError(
+                "Removal met a loss or gradient that is not finite.",
+                "Use --dtype float32, or a smaller remediation.weights_lr.",
+            )
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate * self._schedule()
+        self.steps += 1
+        self.optimizer.step()
+        return loss
+
+    def _schedule(self) -> float:
+        """A short warm-up, since Adam's first steps are the wildest; then down to a tenth where an end is planned."""
+        decay = 1 - 0.9 * min(1.0, self.steps / self.planned_steps) if self.planned_steps else 1.0
+        return min(1.0, (self.steps + 1) / 5) * decay
+
+    def _backward(self, trap: Trap | None, pairs: Sequence[Pair]) -> float:
+        total = 0.0
+        for part in batches(pairs, self.micro):
+            batch = pad_batch(self.lm, part)
+            if trap is None:
+                losses_B = answer_losses(self.lm, batch)
+            else:
+                with trap.attack.on(trap.delta_NH, batch.starts_B, batch.ends_B):
+                    losses_B = answer_losses(self.lm, batch)
+            loss = losses_B.sum() / len(pairs)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
