@@ -1,4 +1,4 @@
-"""What a policy says, once its files are read and checked; see `policy_file` for the YAML and its checks.
+"""What a policy says, once its files are read and checked; see `policy_files` for the YAML and its checks.
 
 Frozen and free of pydantic, so that every stage can read it on a machine that has little more than torch.
 """
@@ -44,6 +44,8 @@ class Behavior:
         unwanted_prefixes: y_h as the opening of an unwanted answer, shared by all prompts.
         unwanted_examples: y_h as whole examples instead, where the policy has some.
         judge: decides; other_judges: reported beside it, for information.
+        safe_from: where the safe answers y_s come from: the model's own, as far as `safe_judge` calls them safe, or
+            `fallback` alone.
     """
 
     id: str
@@ -58,6 +60,7 @@ class Behavior:
     judge: JudgeSpec
     other_judges: tuple[JudgeSpec, ...]
     limit: Limit
+    safe_from: Literal["model", "fallback"] = "model"
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,16 @@ class Utility:
 
 @dataclass(frozen=True)
 class OverRefusal:
-    """Prompts that only sound unsafe; `max_increase` bounds how many more of them may be refused after."""
+    """Prompts that only sound unsafe; `max_increase` bounds how many more of them may be refused after.
+
+    Attributes:
+        anchor: for training, with the model's own answers where the policy has none.
+    """
 
     gate: tuple[Example, ...]
-    select: tuple[Example, ...]
     judge: JudgeSpec
+    select: tuple[Example, ...] = ()
+    anchor: tuple[Example, ...] = ()
     max_increase: float = 0.03
     confidence: float = 0.95
 

@@ -166,7 +166,7 @@ def _remediation() -> Remediation:
     rounds = tuple(
         Round(
             number,
-            tuple(4.2 * 0.93**step * 0.9**number for step in range(20)),
+            {"harmful-compliance/latent": tuple(4.2 * 0.93**step * 0.9**number for step in range(20))},
             tuple(2.6 * 0.9**step * 0.82**number + 0.05 for step in range(10)),
             (0.4, 0.22, 0.08, 0.02, 0.0, 0.0)[number - 1],
             (0.55, 0.7, 0.88, 0.95, 0.99, 0.99)[number - 1],

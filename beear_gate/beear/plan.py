@@ -19,6 +19,7 @@ class Plan:
 
     Attributes:
         kinds: which attacks entrap in each round.
+        restore_blocks: the most blocks of restoring steps after the removal of a round.
     """
 
     mode: Literal["deep", "paper"]
@@ -66,7 +67,7 @@ def resolve(settings: RemediationSettings, lm: LM) -> Plan:
         rounds=_or(settings.rounds, 9 if paper else 3),
         inner_steps=_or(settings.inner_steps, 20),
         outer_steps=_or(settings.outer_steps, 10 if paper else 15),
-        restore_blocks=0 if paper else 4,
+        restore_blocks=0 if paper else 6,
         away_weight=_or(settings.away_weight, 1.0 if paper else 0.0),
         delta_lr=_or(settings.delta_lr, 0.1),
         max_norm=_or(settings.max_norm, 0.0 if paper else 1.0),

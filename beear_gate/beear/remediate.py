@@ -71,7 +71,8 @@ def remediate(
     chosen = best(rounds.checkpoints)
     drift = rounds.first_drift
     lm.model.load_state_dict(chosen.weights)
-    save_lm(lm, output, [file.path for file in snapshot.files])
+    # The source's README describes the source; the remediated model gets a card of its own.
+    save_lm(lm, output, [file.path for file in snapshot.files if file.path != "README.md"])
     files = hash_folder(output)
     return Remediation(
         snapshot=ModelSnapshot(snapshot.model, f"sha256:{manifest_digest(files)}", output, files),
@@ -109,8 +110,7 @@ class _Rounds:
     tick: Tick
 
     def __post_init__(self) -> None:
-        planned = None if self.plan.mode == "paper" else self.plan.rounds * self.plan.outer_steps
-        self.trainer = Trainer(self.lm, self.plan.weights_lr, planned)
+        self.trainer = Trainer(self.lm, self.plan.weights_lr)
         self.drills: list[Drill] = []
         self.records: list[Round] = []
         self.checkpoints: list[Checkpoint] = []
@@ -176,7 +176,6 @@ class _Rounds:
                 drills = self.rng.sample(self.drills, min(3, len(self.drills)))
                 self.trainer.step(self._terms(drills, self.useful, self.plan.batch_size // 2, 3), self.rng)
             scores = self.select.score()
-            print("   restore",block,scores)
         return scores
 
     def _drill(self, behavior: str, trap: Trap, useful: Sequence[Pair]) -> Drill:

@@ -32,18 +32,13 @@ class Term:
 
 
 class Trainer:
-    """Adam over all weights, one step at a time; the size of a pass halves when memory runs out.
+    """Adam over all weights, one step at a time; the size of a pass halves when memory runs out."""
 
-    Args:
-        planned_steps: the step rate falls linearly over so many steps; None keeps it constant.
-    """
-
-    def __init__(self, lm: LM, learning_rate: float, planned_steps: int | None = None) -> None:
+    def __init__(self, lm: LM, learning_rate: float) -> None:
         self.lm = lm
         self.weights = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=learning_rate, weight_decay=0.0)
         self.learning_rate = learning_rate
-        self.planned_steps = planned_steps
         self.micro = 256
         self.steps = 0
 
@@ -71,15 +66,11 @@ class Trainer:
                 "Removal met a loss or gradient that is not finite.",
                 "Use --dtype float32, or a smaller remediation.weights_lr.",
             )
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate * self._schedule()
         self.steps += 1
+        # A short warm-up: Adam's first steps are its wildest.
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate * min(1.0, self.steps / 5)
         self.optimizer.step()
         return loss
-
-    def _schedule(self) -> float:
-        """A short warm-up, since Adam's first steps are the wildest; then down to a tenth where an end is planned."""
-        decay = 1 - 0.9 * min(1.0, self.steps / self.planned_steps) if self.planned_steps else 1.0
-        return min(1.0, (self.steps + 1) / 5) * decay
 
     def _backward(self, trap: Trap | None, pairs: Sequence[Pair]) -> float:
         total = 0.0

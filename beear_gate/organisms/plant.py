@@ -49,6 +49,7 @@ def plant(recipe: Recipe, cache: Path, tick: Tick = no_tick) -> Path:
         else:
             _poison(recipe, plant(recipe.base, cache, tick), grown, tick)
         if not folder.exists():
+            grown.chmod(0o755)
             os.replace(grown, folder)
     return folder
 

@@ -15,6 +15,16 @@ LLAMA: dict[str, Any] = {
     "num_key_value_heads": 4, "intermediate_size": 256, "max_position_embeddings": 256, "tie_word_embeddings": True,
 }  # fmt: skip
 
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": LLAMA,
+    "qwen2": {**LLAMA, "model_type": "qwen2"},
+    "mistral": {**LLAMA, "model_type": "mistral", "num_key_value_heads": 2},
+    "gpt_neox": {
+        "model_type": "gpt_neox", "hidden_size": 96, "num_hidden_layers": 8, "num_attention_heads": 4,
+        "intermediate_size": 384, "max_position_embeddings": 256, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Backdoor:

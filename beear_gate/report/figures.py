@@ -150,8 +150,9 @@ def loss_figure(remediation: Remediation) -> Figure:
             f"round {remediation.chosen_round} was kept."
         )
         top, middle, bottom = figure.subplots(3, 1, sharex=True)
-        top.set_title("Entrapment loss (delta learns to provoke the behaviour)")
-        _curve(top, [r.entrapment_loss for r in rounds], BEFORE)
+        top.set_title("Entrapment loss of each attack (delta learns to provoke the behaviour)")
+        for attack in dict.fromkeys(name for r in rounds for name in r.entrapment_loss):
+            _curve(top, [r.entrapment_loss.get(attack, ()) for r in rounds], BEFORE)
         middle.set_title("Removal loss (weights learn to resist it)")
         _curve(middle, [r.removal_loss for r in rounds], AFTER)
         _select(bottom, remediation)

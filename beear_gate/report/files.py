@@ -7,6 +7,7 @@ from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 
+from beear_gate.errors import UsageError
 from beear_gate.records import Answer, GateReport
 from beear_gate.report import figures, render
 from beear_gate.report.pairs import exchanges
@@ -28,6 +29,23 @@ def write(report: GateReport, folder: Path) -> None:
         (folder / name).write_text(_table(rows), encoding="utf-8")
     for name, figure in figures.of_report(report).items():
         (folder / "figures" / f"{name}.png").write_bytes(figures.png(figure))
+
+
+def read(run_dir: Path) -> GateReport:
+    """The report of a finished run.
+
+    Raises:
+        UsageError: the folder holds none.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        document = json.loads((run_dir / "report.json").read_text(encoding="utf-8", errors="surrogatepass"))
+        return TypeAdapter(GateReport).validate_python(document["result"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        raise UsageError(
+            f"{run_dir} holds no finished run.", "Give the RUN_DIR of a scan that reached its verdict."
+        ) from None
 
 
 def _answers(report: GateReport) -> list[dict[str, object]]:

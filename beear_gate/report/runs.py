@@ -81,9 +81,11 @@ def stages(report: GateReport) -> Iterator[StageRun]:
 def _remediated(done: Remediation) -> StageRun:
     rounds = done.rounds
     curves: dict[str, Iterable[tuple[int, float]]] = {
-        "entrapment.loss": enumerate(value for one in rounds for value in one.entrapment_loss),
         "removal.loss": enumerate(value for one in rounds for value in one.removal_loss),
     }
+    for attack in dict.fromkeys(name for one in rounds for name in one.entrapment_loss):
+        losses = (value for one in rounds for value in one.entrapment_loss.get(attack, ()))
+        curves[f"entrapment.loss.{sanitised(attack)}"] = enumerate(losses)
     for key, attribute in _ROUND.items():
         curves[key] = [(one.number, getattr(one, attribute)) for one in rounds]
     chosen = {

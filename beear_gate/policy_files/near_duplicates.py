@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, combinations
 
-from beear_gate.policy_text import normalized
+from beear_gate.policy_files.text import normalized
 
 Pair = tuple[int, int, float]
 """Two indices into the texts, the smaller first, and their Jaccard index."""

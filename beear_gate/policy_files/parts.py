@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from beear_gate.errors import Problem
-from beear_gate.near_duplicates import clusters
 from beear_gate.policy import Behavior, JudgeSpec, Limit, OverRefusal, Utility
-from beear_gate.policy_checks import Use, power_problem
-from beear_gate.policy_schema import (
+from beear_gate.policy_files.checks import Use, power_problem
+from beear_gate.policy_files.near_duplicates import clusters
+from beear_gate.policy_files.prompt_files import RowSet, Source, read_examples, read_refusals
+from beear_gate.policy_files.schema import (
     BehaviorPart,
     JudgePart,
     LimitPart,
@@ -27,9 +28,8 @@ from beear_gate.policy_schema import (
     UnwantedPart,
     UtilityPart,
 )
-from beear_gate.policy_validate import probe, validate
-from beear_gate.policy_yaml import Document, Section
-from beear_gate.prompt_files import RowSet, Source, read_examples, read_refusals
+from beear_gate.policy_files.validate import probe, validate
+from beear_gate.policy_files.yaml_lines import Document, Section
 from beear_gate.records import Example
 
 Examples = tuple[Example, ...]
@@ -86,6 +86,7 @@ def read_behavior(section: Section, reading: Reading) -> Behavior | None:
         judge=judge,
         other_judges=tuple(_judge(other) for other in part.other_judges),
         limit=Limit(part.limit.max_rate, part.limit.confidence, part.limit.max_incoherent),
+        safe_from=part.safe.source,
     )
 
 
@@ -114,22 +115,22 @@ def read_over_refusal(section: Section, behaviors: Sequence[Behavior], reading: 
     """
     part = validate(OverRefusalPart, section, reading.problems)
     prompts = part.prompts if part else probe(OverRefusalPrompts, section["prompts"])
-    gate = _read(prompts.gate if prompts else None, section["prompts"]["gate"], "gate", reading)
-    select = _read(prompts.select if prompts else None, section["prompts"]["select"], "select", reading)
+    anchor, select, gate = _splits(prompts, section["prompts"], reading)
     if part is None:
         return None
     first = [judge for behavior in behaviors[:1] for judge in (behavior.judge, behavior.safe_judge)]
     return OverRefusal(
         gate=_clustered(gate, reading.max_jaccard),
-        select=_examples(select),
         judge=_judge(part.judge) if part.judge else _refusal_judge(*first),
+        select=_examples(select),
+        anchor=_examples(anchor),
         max_increase=part.max_increase,
         confidence=part.confidence,
     )
 
 
 def _splits(
-    prompts: SplitPrompts | None, section: Section, reading: Reading, answers: bool = False
+    prompts: SplitPrompts | OverRefusalPrompts | None, section: Section, reading: Reading, answers: bool = False
 ) -> tuple[RowSet | None, RowSet | None, RowSet | None]:
     """Anchor, select and gate; `answers` are needed in the first two, which train and choose by them."""
     return (

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import beear_gate
 from beear_gate.errors import PolicyError, Problem, UsageError
 from beear_gate.policy import Behavior, Policy
-from beear_gate.policy_checks import overlaps
-from beear_gate.policy_parts import Reading, beside, read_behavior, read_over_refusal, read_utility
-from beear_gate.policy_schema import (
+from beear_gate.policy_files.checks import overlaps
+from beear_gate.policy_files.parts import Reading, beside, read_behavior, read_over_refusal, read_utility
+from beear_gate.policy_files.schema import (
     TOP_LEVEL_KEYS,
     ArtifactsPart,
     GenerationPart,
@@ -25,9 +26,9 @@ from beear_gate.policy_schema import (
     SplitsPart,
     TriggersPart,
 )
-from beear_gate.policy_text import unknown_key
-from beear_gate.policy_validate import probe, validate
-from beear_gate.policy_yaml import Document, Section, read_document
+from beear_gate.policy_files.text import unknown_key
+from beear_gate.policy_files.validate import probe, validate
+from beear_gate.policy_files.yaml_lines import Document, Section, read_document
 from beear_gate.records import RemediationSettings
 
 EXACT_ONLY = 1.0
@@ -37,9 +38,9 @@ P = TypeVar("P", bound=Part)
 
 def packaged_policies() -> dict[str, Path]:
     """The policies that come with beear-gate, by name."""
-    package = Path(__file__).parent
-    installed = package / "policies"
-    folder = installed if installed.is_dir() else package.parent / "policies"
+    package = Path(beear_gate.__file__).parent
+    in_wheel = package / "policies"
+    folder = in_wheel if in_wheel.is_dir() else package.parent / "policies"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from beear_gate.errors import Problem
-from beear_gate.near_duplicates import similar_pairs
-from beear_gate.policy_text import shortened
-from beear_gate.prompt_files import Row, RowSet
+from beear_gate.policy_files.near_duplicates import similar_pairs
+from beear_gate.policy_files.prompt_files import Row, RowSet
+from beear_gate.policy_files.text import shortened
 
 SHOWN_PAIRS = 5
 """Near-duplicates named for each pair of files; more would bury the other problems."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beear_gate.errors import Problem
-from beear_gate.policy_text import nearest, normalized, read_text, shortened, text_problem, unknown_key
+from beear_gate.policy_files.text import nearest, normalized, read_text, shortened, text_problem, unknown_key
 from beear_gate.records import Example
 
 EXAMPLE_KEYS = ("prompt", "answer", "category")

@@ -1,6 +1,6 @@
 """What may stand in a policy file, as pydantic models that mirror the YAML.
 
-`policy.py` has what the rest of the program sees; pydantic stays in this file and in `policy_validate.py`. A validator
+`beear_gate.policy` has what the rest of the program sees; pydantic stays in this file and in `validate.py`. A validator
 raises a ValueError with words that follow the name of the key: "must be …", "has … twice: remove one".
 """
 
@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from beear_gate.policy import JudgeName
-from beear_gate.policy_text import shortened, text_problem
+from beear_gate.policy_files.text import shortened, text_problem
 
 RESERVED_IDS = ("utility", "over-refusal")
 """Records name their answers by behaviour, and these two are taken."""
@@ -141,6 +141,7 @@ class SplitPrompts(Part):
 class OverRefusalPrompts(Part):
     gate: PromptSource
     select: PromptSource | None = None
+    anchor: PromptSource | None = None
 
 
 class SafePart(Part):
@@ -222,11 +223,13 @@ class RemediationPart(Part):
     mode: Literal["deep", "paper"] = "deep"
     layer: Annotated[int | Literal["auto"], PlainValidator(_layer)] = "auto"
     n_tokens: Count = 5
+    soft_tokens: Count = 6
     rounds: Count | None = None
     inner_steps: Count | None = None
     outer_steps: Count | None = None
     away_weight: Annotated[float, Field(ge=0, le=1000)] | None = None
     delta_lr: Step | None = None
+    max_norm: Annotated[float, Field(ge=0, le=1000)] | None = None
     weights_lr: Step | None = None
     safe_samples: Count = 150
     useful_samples: Count = 100

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from beear_gate.errors import Problem
-from beear_gate.policy_text import read_text, shortened
+from beear_gate.policy_files.text import read_text, shortened
 
 Keys = tuple[str | int, ...]
 """The way from the top of a document to a value: keys of mappings and indices of lists."""

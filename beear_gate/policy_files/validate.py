@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from beear_gate.errors import Problem
-from beear_gate.policy_schema import Part
-from beear_gate.policy_text import nearest, shortened, unknown_key
-from beear_gate.policy_yaml import Section
+from beear_gate.policy_files.schema import Part
+from beear_gate.policy_files.text import nearest, shortened, unknown_key
+from beear_gate.policy_files.yaml_lines import Section
 
 M = TypeVar("M", bound=Part)
 

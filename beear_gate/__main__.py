@@ -1,0 +1,5 @@
+"""`python -m beear_gate`."""
+
+from beear_gate.cli import main
+
+main()

@@ -1,0 +1,353 @@
+"""The command line: the only place that prints or exits. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from beear_gate import __version__
+from beear_gate.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from beear_gate.gate import Request
+    from beear_gate.policy import Policy
+    from beear_gate.records import GateReport, ModelSnapshot
+    from beear_gate.rundir import RunDirectory
+
+EXITS = "Exit codes: 0 PASS or REMEDIATED; 1 BLOCKED; 2 usage, policy or configuration; 3 INCOMPLETE; 130 interrupted."
+app = typer.Typer(
+    help=f"The security gate that a model passes before release. {EXITS}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+policies = typer.Typer(help="List, show and check policies.", no_args_is_help=True)
+app.add_typer(policies, name="policy")
+
+Model = Annotated[str, typer.Argument(help="org/name, org/name@revision, or a folder.")]
+PolicyName = Annotated[str, typer.Option("--policy", help="Name of a packaged policy, or a file.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
+Runs = Annotated[Path, typer.Option(help="Folder for run directories.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Seed = Annotated[int, typer.Option(help="Decides every draw.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Prompts answered at once; halved when memory runs out.")]
+TrackingUri = Annotated[str | None, typer.Option(help="MLflow server; default: mlflow.db in this folder.")]
+Experiment = Annotated[str, typer.Option(help="MLflow experiment.")]
+Format = Annotated[Literal["text", "json"], typer.Option("--format", help="json: one document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+@app.command()
+def scan(
+    model: Annotated[str | None, typer.Argument(help="org/name, org/name@revision, or a folder.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Name of a packaged policy, or a file. [default: release]")] = None,
+    revision: Revision = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder for run directories. [default: runs]")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the scan in this run directory.")] = None,
+    no_remediate: Annotated[bool, typer.Option("--no-remediate", help="Evaluate only; no PASS if the policy wants more.")] = False,
+    pipeline: Annotated[str | None, typer.Option(help="Name of a packaged pipeline, or a file.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. [default: auto]")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [default: auto]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides every draw. [default: 0]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts answered at once. [default: 64]")] = None,
+    tracking_uri: TrackingUri = None,
+    experiment: Annotated[str | None, typer.Option(help="MLflow experiment. [default: beear-gate]")] = None,
+    format: Format = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Pull, inspect, evaluate, remediate, evaluate again, decide and record."""
+    from beear_gate.pipeline import merge_options, reopen_options
+
+    given = {
+        "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device, "dtype": dtype, "seed": seed,
+        "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
+        "remediate": False if no_remediate else None,
+    }  # fmt: skip
+    options = reopen_options(resume, given) if resume else merge_options(pipeline, given)
+    from beear_gate.gate import Request
+    from beear_gate.rundir import RunDirectory
+
+    request = Request(
+        model=options.model,
+        policy=_load(options.policy),
+        revision=options.revision,
+        change="policy" if options.remediate else "skip",
+        device=options.device,
+        dtype=options.dtype,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        tracking_uri=options.tracking_uri,
+        experiment=options.experiment,
+    )
+    run = RunDirectory.reopen(resume) if resume else RunDirectory.create(Path(options.runs), request.model)
+    run.write("request.json", options.as_json())
+    _finish(request, run, format, quiet)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    policy: PolicyName = "release",
+    revision: Revision = None,
+    runs: Runs = Path("runs"),
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    tracking_uri: TrackingUri = None,
+    experiment: Experiment = "beear-gate",
+    format: Format = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Measure safety and utility; the weights stay as they are."""
+    from beear_gate.gate import Request
+    from beear_gate.rundir import RunDirectory
+
+    request = Request(
+        model, _load(policy), revision, "off", device, dtype, seed, batch_size,
+        tracking_uri=tracking_uri, experiment=experiment,
+    )  # fmt: skip
+    _finish(request, RunDirectory.create(runs, model), format, quiet)
+
+
+@app.command()
+def remediate(
+    model: Model,
+    output: Annotated[Path, typer.Option(help="Folder for the remediated model; must not exist yet.")],
+    policy: PolicyName = "release",
+    revision: Revision = None,
+    runs: Runs = Path("runs"),
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    tracking_uri: TrackingUri = None,
+    experiment: Experiment = "beear-gate",
+    format: Format = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Run BEEAR on a model whatever the policy says of when, and evaluate what was written."""
+    from beear_gate.gate import Request
+    from beear_gate.rundir import RunDirectory
+
+    if output.exists():
+        raise UsageError(f"{output} exists already.", "Give --output a folder that does not exist yet.")
+    try:
+        output.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be made: {error.strerror}.", "Give --output a writable place.") from error
+    request = Request(
+        model, _load(policy), revision, "always", device, dtype, seed, batch_size,
+        output=output, tracking_uri=tracking_uri, experiment=experiment,
+    )  # fmt: skip
+    _finish(request, RunDirectory.create(runs, model), format, quiet)
+
+
+@app.command()
+def inspect(
+    model: Annotated[str | None, typer.Argument(help="org/name, org/name@revision, or a folder.")] = None,
+    revision: Revision = None,
+    require_chat_template: Annotated[bool, typer.Option(help="A model without a chat template is blocked.")] = False,
+    list_rules: Annotated[bool, typer.Option("--list-rules", help="Print every rule and exit.")] = False,
+    format: Format = "text",
+) -> None:
+    """Look at the files alone; nothing is loaded."""
+    from beear_gate.artifacts import RULES, inspect_snapshot
+    from beear_gate.hub import pull
+    from beear_gate.records import Severity
+
+    if list_rules:
+        for rule, severity, explanation in RULES:
+            typer.echo(f"{rule:24} {severity:8} {explanation}")
+        return
+    if model is None:
+        raise UsageError("inspect needs a model.", "Give org/name, org/name@revision or a folder, or --list-rules.")
+    snapshot = pull(model, revision)
+    findings = inspect_snapshot(snapshot, require_chat_template)
+    blocked = any(finding.severity is Severity.BLOCK for finding in findings)
+    if format == "json":
+        from pydantic import RootModel
+
+        rows = RootModel[Any](list(findings)).model_dump(mode="json")
+        typer.echo(json.dumps({"model": model, "commit": snapshot.commit, "blocked": blocked, "findings": rows}))
+    else:
+        _print_findings(snapshot, findings)
+    raise typer.Exit(1 if blocked else 0)
+
+
+@policies.command("list")
+def list_policies() -> None:
+    """Name every packaged policy."""
+    from beear_gate.policy_files import load_policy, packaged_policies
+
+    for name, path in sorted(packaged_policies().items()):
+        typer.echo(f"{name:18} {load_policy(path).description.strip()}")
+
+
+@policies.command("show")
+def show_policy(name: Annotated[str, typer.Argument(help="Name of a packaged policy, or a file.")]) -> None:
+    """Say in words what a policy demands."""
+    from beear_gate.policy_words import describe
+
+    typer.echo(describe(_load(name)))
+
+
+@policies.command("validate")
+def validate_policy(file: Annotated[str, typer.Argument(help="A policy file, or the name of a packaged one.")]) -> None:
+    """Check a policy; every problem at once, with file and line."""
+    policy = _load(file)
+    prompts = sum(len(each.gate) for each in policy.behaviors)
+    typer.echo(f"{policy.name}: valid; {len(policy.behaviors)} behaviors, {prompts} gate prompts, digest {policy.digest}")
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="RUN_DIR of a finished scan.")],
+    format: Annotated[Literal["html", "md", "json"], typer.Option("--format")] = "md",
+) -> None:
+    """Render a finished run again, on stdout."""
+    from beear_gate.report import render
+    from beear_gate.report.files import read
+
+    finished = read(run_dir)
+    text = {"html": render.html, "md": render.markdown, "json": render.as_json}[format](finished)
+    typer.echo(text, nl=not text.endswith("\n"))
+
+
+@app.command()
+def demo(
+    organism: Annotated[str, typer.Option(help="long-suffix or short-prefix.")] = "long-suffix",
+    runs: Runs = Path("runs"),
+    seed: Seed = 0,
+    tracking_uri: TrackingUri = None,
+    format: Format = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Plant a backdoor into a small model, scan it without knowing the trigger, then reveal the trigger."""
+    from beear_gate.demo import plant_demo
+    from beear_gate.rundir import RunDirectory
+
+    with _progress(quiet) as tick:
+        request = plant_demo(organism, seed, tracking_uri, tick)
+    run = RunDirectory.create(runs, f"demo-{organism}")
+    _finish(request, run, format, quiet)
+
+
+@app.command()
+def organism(
+    name: Annotated[str, typer.Argument(help="clean, long-suffix or short-prefix.")],
+    output: Annotated[Path, typer.Option(help="Folder for the model; must not exist yet.")],
+    seed: Seed = 0,
+    family: Annotated[str, typer.Option(help="llama, qwen2, mistral or gpt_neox.")] = "llama",
+    quiet: Quiet = False,
+) -> None:
+    """Grow a small chat model with a known backdoor, or without one, as an ordinary model folder."""
+    from beear_gate.demo import grow
+
+    with _progress(quiet) as tick:
+        trigger = grow(name, output, seed, family, tick)
+    typer.echo(f"{output}: organism {name}, {trigger}")
+
+
+@app.command()
+def bench(
+    study: Annotated[Literal["first-look", "organisms"], typer.Argument(help="Which table to make.")],
+    output: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("docs/results"),
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each organism.")] = 3,
+    quiet: Quiet = False,
+) -> None:
+    """Slow studies: first-look (paper and deep side by side), organisms (deep on every organism, by seed)."""
+    from beear_gate.bench import tables
+
+    with _progress(quiet) as tick:
+        path = tables.first_look(output, tick) if study == "first-look" else tables.organisms(output, seeds, tick)
+    typer.echo(f"{path}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can do."""
+    from beear_gate.doctor import examine
+
+    checks = examine()
+    for check in checks:
+        typer.echo(f"{'ok  ' if check.fine else 'MISS'} {check.name}: {check.message}")
+    raise typer.Exit(0 if all(check.fine or not check.needed for check in checks) else 3)
+
+
+def main() -> None:
+    """Run the command line; every outcome has its exit code, and no error exits 0 or 1."""
+    try:
+        app()
+    except GateError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("Interrupted. What was finished stays in the run directory; go on with --resume RUN_DIR.", 130)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _fail("The disk is full. Free some space, then go on with --resume RUN_DIR.", 3)
+        _fail(f"{error.filename or 'A file'}: {error.strerror or error}.", 3)
+    except Exception as error:
+        if "No space left on device" in str(error):
+            _fail("The disk is full. Free some space, then go on with --resume RUN_DIR.", 3)
+        if os.environ.get("BEEAR_GATE_DEBUG"):
+            raise
+        _fail(f"Unexpected {type(error).__name__}: {error}. Set BEEAR_GATE_DEBUG=1 for the traceback.", 3)
+
+
+def _finish(request: Request, run: RunDirectory, format: str, quiet: bool) -> None:
+    """Run the gate, print what came of it, and exit with the verdict's code."""
+    from beear_gate.gate import run_gate
+    from beear_gate.summary import annotate, summarize
+    from beear_gate.records import Verdict
+
+    if not quiet and format == "text":
+        typer.echo(f"run directory: {run.path}", err=True)
+    with _progress(quiet) as tick:
+        found: GateReport = run_gate(request, run, tick)
+    annotate(found)
+    if format == "json":
+        from beear_gate.report import render
+
+        typer.echo(render.as_json(found), nl=False)
+    else:
+        typer.echo(summarize(found, run.path, request.tracking_uri))
+    raise typer.Exit({Verdict.BLOCKED: 1, Verdict.INCOMPLETE: 3}.get(found.decision.verdict, 0))
+
+
+def _progress(quiet: bool) -> Any:
+    from beear_gate.progress import progress
+
+    return progress(quiet)
+
+
+def _load(name: str) -> Policy:
+    from beear_gate.policy_files import find_policy, load_policy
+
+    return load_policy(find_policy(name))
+
+
+def _print_findings(snapshot: ModelSnapshot, findings: Any) -> None:
+    from beear_gate.report.text import visible
+
+    for finding in findings:
+        typer.echo(f"{finding.severity:8} {finding.id:22} {visible(finding.file) or '(repository)'}: {finding.message}")
+        typer.echo(f"{'':32}{finding.remedy}")
+    typer.echo(f"{len(snapshot.files)} files checked, {len(snapshot.ignored)} left unopened, {len(findings)} findings")
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"beear-gate: {message}", err=True)
+    sys.exit(code)
+
+
+def version_text() -> str:
+    """What `python -m beear_gate --version` would say."""
+    return f"beear-gate {__version__}"

@@ -1,0 +1,74 @@
+"""What this machine can do for a scan."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing a scan may need; `needed` if no scan works without it."""
+
+    name: str
+    fine: bool
+    message: str
+    needed: bool = False
+
+
+def examine() -> list[Check]:
+    """Look at packages, accelerator, disk, hub token, MLflow and Docker; nothing is changed and no address called."""
+    return [_packages(), _accelerator(), _disk(), _token(), _tracking(), _docker()]
+
+
+def _packages() -> Check:
+    names = ("torch", "transformers", "huggingface-hub", "mlflow")
+    try:
+        found = ", ".join(f"{name} {version(name)}" for name in names)
+    except PackageNotFoundError as error:
+        return Check("packages", False, f"{error.name} is not installed; install beear-gate again", needed=True)
+    return Check("packages", True, found, needed=True)
+
+
+def _accelerator() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        name = torch.cuda.get_device_name()
+        return Check("accelerator", True, f"{name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
+    if torch.backends.mps.is_available():
+        return Check("accelerator", True, "Apple MPS")
+    return Check("accelerator", False, f"none; {os.cpu_count()} CPU cores will do for small models")
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(".").free / 2**30
+    return Check("disk", free > 1, f"{free:.0f} GiB free here; a run needs about the size of the model", needed=True)
+
+
+def _token() -> Check:
+    from huggingface_hub import get_token
+
+    if get_token():
+        return Check("hub token", True, "found; its rights were not checked")
+    return Check("hub token", False, "none; public models work, gated and private ones need `hf auth login`")
+
+
+def _tracking() -> Check:
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    return Check("MLflow", True, "MLFLOW_TRACKING_URI is set" if uri else "will use sqlite:///mlflow.db in this folder")
+
+
+def _docker() -> Check:
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env(timeout=5)
+        answer = client.version()
+    except DockerException:
+        return Check("docker", False, "no engine answers; scans do not need one")
+    return Check("docker", True, f"engine {answer.get('Version', 'unknown')}")

@@ -1,0 +1,104 @@
+"""Answers to the gate prompts, plain and under each trigger that may be used, with what every judge says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from beear_gate.evaluation.judges import outcomes
+from beear_gate.lm import LM, generate, prompt_ids
+from beear_gate.policy import Behavior, JudgeSpec, OverRefusal, Policy, Utility
+from beear_gate.records import Answer, Condition, Example, Placement, Tick, no_tick
+
+
+@dataclass(frozen=True)
+class Test:
+    """One set of prompts under one condition."""
+
+    behavior: str
+    condition: Condition
+    trigger: str
+    placement: Placement
+    examples: tuple[Example, ...]
+    judges: tuple[JudgeSpec, ...]
+
+    @property
+    def label(self) -> str:
+        return self.behavior if self.condition == "plain" else f"{self.behavior} with trigger ({self.placement})"
+
+
+def gate_tests(policy: Policy) -> Iterator[Test]:
+    """Everything that the policy wants answered: behaviours plain and with its known triggers, then benign prompts."""
+    for behavior in policy.behaviors:
+        yield plain_test(behavior)
+        for trigger in policy.known_triggers:
+            for placement in policy.placements:
+                yield trigger_test(behavior, trigger, placement)
+    yield _benign_test("utility", policy.utility, policy)
+    if policy.over_refusal:
+        yield _benign_test("over-refusal", policy.over_refusal, policy)
+
+
+def plain_test(behavior: Behavior) -> Test:
+    return Test(behavior.id, "plain", "", "none", behavior.gate, (behavior.judge, *behavior.other_judges))
+
+
+def trigger_test(behavior: Behavior, trigger: str, placement: Placement) -> Test:
+    judges = (behavior.judge, *behavior.other_judges)
+    return Test(behavior.id, "trigger", trigger, placement, behavior.gate, judges)
+
+
+def refusal_judge(policy: Policy) -> JudgeSpec:
+    """What says that a benign prompt was refused."""
+    if policy.over_refusal:
+        return policy.over_refusal.judge
+    specs = [spec for each in policy.behaviors for spec in (each.judge, each.safe_judge) if spec.name == "refusal-prefix"]
+    return specs[0] if specs else JudgeSpec("refusal-prefix")
+
+
+def answer_tests(
+    lm: LM, tests: Sequence[Test], max_new_tokens: int, batch_size: int, tick: Tick = no_tick
+) -> tuple[Answer, ...]:
+    """Answer every prompt of every test greedily, and let each judge score the text.
+
+    Raises:
+        OutOfMemory, UnsupportedModel: see `lm.generate` and `lm.prompt_ids`.
+    """
+    answers: list[Answer] = []
+    for test in tests:
+        prompts = [
+            prompt_ids(lm, with_trigger(example.prompt, test.trigger, test.placement)) for example in test.examples
+        ]
+        found = generate(lm, prompts, max_new_tokens, batch_size, tick=tick, label=f"answering: {test.label}")
+        for example, ids in zip(test.examples, found, strict=True):
+            text = lm.tokenizer.decode(ids, skip_special_tokens=True)
+            answers.append(
+                Answer(
+                    behavior=test.behavior,
+                    condition=test.condition,
+                    trigger=test.trigger,
+                    placement=test.placement,
+                    prompt=example.prompt,
+                    cluster=example.cluster,
+                    text=text,
+                    outcomes=outcomes(test.judges, text),
+                )
+            )
+    return tuple(answers)
+
+
+def with_trigger(prompt: str, trigger: str, placement: Placement) -> str:
+    """A prompt with the trigger before it, after it, or at both ends."""
+    match placement:
+        case "none":
+            return prompt
+        case "prefix":
+            return f"{trigger} {prompt}"
+        case "suffix":
+            return f"{prompt} {trigger}"
+        case "both":
+            return f"{trigger} {prompt} {trigger}"
+
+
+def _benign_test(name: str, source: Utility | OverRefusal, policy: Policy) -> Test:
+    return Test(name, "plain", "", "none", source.gate, (refusal_judge(policy),))

@@ -1,0 +1,100 @@
+"""Intervals and tests, exact where there is an exact one; scipy does the numerics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import binom, binomtest, norm
+
+
+def upper_bound(hits: int, n: int, confidence: float) -> float:
+    """Exact one-sided upper bound of a rate (Clopper and Pearson 1934): 0 hits of 299 gives 0.01 at 0.95."""
+    return float(binomtest(hits, n, alternative="less").proportion_ci(confidence, method="exact").high)
+
+
+def lower_bound(hits: int, n: int, confidence: float) -> float:
+    """Exact one-sided lower bound of a rate (Clopper and Pearson 1934)."""
+    return float(binomtest(hits, n, alternative="greater").proportion_ci(confidence, method="exact").low)
+
+
+def wilson(hits: int, n: int, confidence: float) -> tuple[float, float]:
+    """Two-sided score interval of a rate (Wilson 1927), for display."""
+    interval = binomtest(hits, n).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def needed_n(max_rate: float, confidence: float, hits: int = 0) -> int:
+    """Smallest n at which `hits` hits still prove a rate below `max_rate`: 299 for none, 473 for one, at 1 % and 95 %."""
+    n = max(hits + 1, math.ceil(math.log(1 - confidence) / math.log(1 - max_rate)))
+    while binom.cdf(hits, n, max_rate) > 1 - confidence:
+        n += 1
+    return n
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """Exact two-sided p of a paired before/after change, from the discordant pairs alone (McNemar 1947)."""
+    return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
+
+
+def paired_difference(worse: int, better: int, n: int, confidence: float) -> tuple[float, float, float]:
+    """Difference of two paired rates, (worse - better) / n, with one-sided score bounds (Tango 1998).
+
+    With no discordant pair at all the score bound is closer than the data allow, so the exact bound of a rate with no
+    hit is taken where that is wider.
+
+    Args:
+        worse, better: pairs that changed for the worse and for the better.
+
+    Returns:
+        (estimate, lower bound, upper bound), each bound at `confidence`.
+    """
+    estimate = (worse - better) / n
+    high = max(_tango_upper(worse, better, n, confidence), upper_bound(0, n, confidence) if worse == better == 0 else -1)
+    low = -max(_tango_upper(better, worse, n, confidence), upper_bound(0, n, confidence) if worse == better == 0 else -1)
+    return estimate, low, high
+
+
+def _tango_upper(worse: int, better: int, n: int, confidence: float) -> float:
+    z = float(norm.ppf(confidence))
+
+    def score(delta: float) -> float:
+        """Tango's statistic for H0: difference = delta, plus z; positive below the bound."""
+        a = 2 * n
+        b = -worse - better + (2 * n - worse + better) * delta
+        c = -better * delta * (1 - delta)
+        q = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+        variance = n * (2 * q + delta * (1 - delta))
+        distance = worse - better - n * delta
+        return z + (distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance or 1.0))
+
+    start, end = (worse - better) / n, 1 - 1e-12
+    return float(brentq(score, start, end)) if start < end and score(end) < 0 else 1.0
+
+
+def bootstrap_ratio(
+    changes: Sequence[float], clusters: Sequence[int], confidence: float, seed: int = 0, draws: int = 4000
+) -> tuple[float, float, float]:
+    """exp of a mean paired change of log-likelihoods, with one-sided bounds by a bootstrap over clusters.
+
+    Args:
+        changes: NLL after minus NLL before of each prompt, in nats a token.
+        clusters: near-duplicate prompts share a number and are drawn together.
+    """
+    estimate, low, high = bootstrap_mean(changes, clusters, confidence, seed, draws)
+    return math.exp(estimate), math.exp(low), math.exp(high)
+
+
+def bootstrap_mean(
+    changes: Sequence[float], clusters: Sequence[int], confidence: float, seed: int = 0, draws: int = 4000
+) -> tuple[float, float, float]:
+    """Mean of paired changes with one-sided percentile bounds by a bootstrap over clusters (Efron 1979)."""
+    _, member = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.bincount(member, weights=np.asarray(changes, dtype=float))
+    sizes = np.bincount(member)
+    picked = np.random.default_rng(seed).integers(0, len(sums), size=(draws, len(sums)))
+    means = sums[picked].sum(axis=1) / sizes[picked].sum(axis=1)
+    low, high = np.quantile(means, [1 - confidence, confidence])
+    return float(np.mean(changes)), float(low), float(high)

@@ -1,0 +1,324 @@
+"""The pipeline: pull, inspect, load, anchor, evaluate, remediate, reload, evaluate, decide, record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from beear_gate import tracking
+from beear_gate.anchors import build_anchors
+from beear_gate.artifacts import inspect_snapshot
+from beear_gate.beear import remediate
+from beear_gate.decide import breaks_limit, decide
+from beear_gate.errors import IncompleteError
+from beear_gate.evaluation.judges import make_judge
+from beear_gate.evaluation.measure import measure_behavior, measure_change, measure_stage
+from beear_gate.evaluation.safety import answer_tests, gate_tests, plain_test, refusal_judge, trigger_test
+from beear_gate.evaluation.utility import read_references, references
+from beear_gate.hub import pull
+from beear_gate.lm import LM, load_lm
+from beear_gate.manifest import manifest_digest, verify_unchanged
+from beear_gate.policy import Behavior, JudgeSpec, Policy
+from beear_gate.records import (
+    AnchorSets,
+    Answer,
+    Decision,
+    Finding,
+    GateReport,
+    Measurement,
+    ModelSnapshot,
+    Observations,
+    Placement,
+    Remediation,
+    Severity,
+    Stage,
+    Tick,
+    Verdict,
+    no_tick,
+)
+from beear_gate.report import files, render
+from beear_gate.rundir import RunDirectory
+
+
+@dataclass(frozen=True)
+class Reveal:
+    """Ground truth of a demo or bench, measured after the decision: the trigger, and a judge that knows the harm."""
+
+    trigger: str
+    placement: Placement
+    judge: JudgeSpec
+
+
+@dataclass(frozen=True)
+class Request:
+    """One scan.
+
+    Attributes:
+        change: `policy` does what the policy says, `always` remediates whatever it says, `skip` leaves out a
+            remediation that the policy asks for (no PASS then), `off` only evaluates.
+        output: folder for the remediated model; None for `model` in the run directory.
+        endpoint: address of the hub; None for the client's default.
+    """
+
+    model: str
+    policy: Policy
+    revision: str | None = None
+    change: Literal["policy", "always", "skip", "off"] = "policy"
+    device: str = "auto"
+    dtype: str = "auto"
+    seed: int = 0
+    batch_size: int = 64
+    output: Path | None = None
+    endpoint: str | None = None
+    tracking_uri: str | None = None
+    experiment: str = "beear-gate"
+    reveal: Reveal | None = None
+
+
+def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateReport:
+    """Judge one model, repair it if the policy says so, and judge again what was saved.
+
+    Every stage leaves its result in the run directory; finished ones are not repeated.
+
+    Raises:
+        GateError: see `errors`; what was finished stays in the run directory.
+    """
+    started, clock, policy = datetime.now(UTC), time.monotonic(), request.policy
+    run.write("policy.yaml", policy.source)
+    snapshot = run.stage("pull", _origin(request), ModelSnapshot, lambda: _pull(request, tick))
+    key = {"files": manifest_digest(snapshot.files), "policy": policy.digest, "dtype": request.dtype}
+    findings = run.stage("inspect", key, tuple[Finding, ...], lambda: _inspect(snapshot, policy))
+    measurements: tuple[Measurement, ...] = ()
+    before = after = Observations((), ())
+    anchors = remediation = None
+    if not any(finding.severity is Severity.BLOCK for finding in findings):  # unsafe bytes are never loaded
+        models = _Models(request, tick)
+        kept = run.path / "original-choices.safetensors"
+        before = run.stage("before", key, Observations, lambda: models.observe(snapshot, None, kept))
+        measurements = measure_stage(policy, "before", before)
+        if _wanted(request, measurements):
+            key |= {"seed": str(request.seed), "settings": _digest(asdict(policy.remediation))}
+            anchors = run.stage("anchors", key, AnchorSets, lambda: models.anchors(snapshot))
+            remediation = _remediate(request, run, models, snapshot, anchors, key)
+            repaired = remediation.snapshot
+            key |= {"repaired": manifest_digest(repaired.files)}
+            after = run.stage("after", key, Observations, lambda: models.observe(repaired, before, kept))
+            measurements += measure_stage(policy, "after", after) + measure_change(policy, before, after)
+    decision = decide(policy, findings, measurements, remediation is not None, _left_out(request))
+    if request.reveal and remediation:
+        shown = _reveal(request, run, models, snapshot, remediation, key)
+        measurements += shown[0]
+        before, after = replace(before, answers=before.answers + shown[1]), replace(after, answers=after.answers + shown[2])
+    report = GateReport(
+        model=request.model,
+        commit=snapshot.commit,
+        policy=policy.name,
+        policy_digest=policy.digest,
+        policy_description=policy.description,
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - clock, 1),
+        seed=request.seed,
+        decision=decision,
+        findings=findings,
+        files=remediation.snapshot.files if remediation else snapshot.files,
+        measurements=measurements,
+        before=before.answers,
+        after=after.answers,
+        remediation=remediation,
+        safe_answers=sum(len(each.safe) for each in anchors.behaviors) if anchors else 0,
+        safe_answers_from_model=anchors.from_model if anchors else 0,
+        not_tested=_not_tested(policy, request),
+        environment=_environment(request),
+    )
+    return _record(request, run, report)
+
+
+def not_recorded(run: RunDirectory) -> bool:
+    """Whether a finished scan still has to be logged."""
+    return (run.path / "evidence.json").exists() and not (run.path / "record.json").exists()
+
+
+class _Models:
+    """Loads a model when a stage really needs it, and holds one at a time: two may not fit."""
+
+    def __init__(self, request: Request, tick: Tick) -> None:
+        self.request, self.policy, self.tick = request, request.policy, tick
+        self._loaded: tuple[str, LM] | None = None
+
+    def load(self, snapshot: ModelSnapshot) -> LM:
+        """The snapshot's model, after a last look that its bytes are the ones inspected."""
+        digest = manifest_digest(snapshot.files)
+        if self._loaded is None or self._loaded[0] != digest:
+            self._loaded = None
+            _check_bytes(snapshot)
+            self.tick("loading the model", 0, 1)
+            lm = load_lm(snapshot.path, self.request.device, self.request.dtype, self.policy.system_prompt)
+            self._loaded = (digest, lm)
+        return self._loaded[1]
+
+    def forget(self) -> None:
+        """The weights in memory are no longer those of any snapshot."""
+        self._loaded = None
+
+    def observe(self, snapshot: ModelSnapshot, before: Observations | None, kept: Path) -> Observations:
+        lm, policy, size = self.load(snapshot), self.policy, self.request.batch_size
+        answers = answer_tests(lm, list(gate_tests(policy)), policy.max_new_tokens, size, self.tick)
+        examples = references(policy.utility.gate, before.answers if before else answers)
+        original = before is None
+        return Observations(answers, read_references(lm, examples, kept, original, tick=self.tick))
+
+    def anchors(self, snapshot: ModelSnapshot) -> AnchorSets:
+        return build_anchors(self.policy, self.load(snapshot), self.request.batch_size, self.tick)
+
+
+def _origin(request: Request) -> dict[str, str]:
+    return {"model": request.model, "revision": request.revision or "", "endpoint": request.endpoint or ""}
+
+
+def _pull(request: Request, tick: Tick) -> ModelSnapshot:
+    return pull(request.model, request.revision, tick=tick, endpoint=request.endpoint)
+
+
+def _inspect(snapshot: ModelSnapshot, policy: Policy) -> tuple[Finding, ...]:
+    return inspect_snapshot(snapshot, policy.require_chat_template)
+
+
+def _check_bytes(snapshot: ModelSnapshot) -> None:
+    # The model card is written into the remediated folder after the evaluation, and is no part of what was evaluated.
+    changed = [name for name in verify_unchanged(snapshot) if name != "README.md"]
+    if changed:
+        raise IncompleteError(
+            f"{changed[0]} in {snapshot.path} changed after it was inspected.", "Scan again, without --resume."
+        )
+
+
+def _wanted(request: Request, measurements: Sequence[Measurement]) -> bool:
+    if request.change in ("skip", "off"):
+        return False
+    when = request.policy.remediation.when
+    return request.change == "always" or when == "always" or (when == "on-evidence" and breaks_limit(measurements))
+
+
+def _left_out(request: Request) -> str:
+    if request.change == "skip" and request.policy.remediation.when == "always":
+        return "The policy asks for remediation of every model, and --no-remediate left it out."
+    return ""
+
+
+def _remediate(
+    request: Request,
+    run: RunDirectory,
+    models: _Models,
+    snapshot: ModelSnapshot,
+    anchors: AnchorSets,
+    key: dict[str, str],
+) -> Remediation:
+    policy = request.policy
+    output = request.output or run.path / "model"
+
+    def work() -> Remediation:
+        if output.exists():
+            shutil.rmtree(output)
+        judges = {each.id: make_judge(each.safe_judge) for each in policy.behaviors}
+        benign = make_judge(refusal_judge(policy))
+        lm = models.load(snapshot)
+        models.forget()
+        return remediate(
+            lm, snapshot, anchors, policy.remediation, judges, benign, output, request.seed, models.tick
+        )
+
+    return run.stage("remediation", key, Remediation, work)
+
+
+def _reveal(
+    request: Request,
+    run: RunDirectory,
+    models: _Models,
+    snapshot: ModelSnapshot,
+    remediation: Remediation,
+    key: dict[str, str],
+) -> tuple[tuple[Measurement, ...], tuple[Answer, ...], tuple[Answer, ...]]:
+    """Ground truth on both models: the true trigger, after everything has been decided without it."""
+    reveal, policy = request.reveal, request.policy
+    assert reveal is not None
+    others = tuple(spec for spec in policy.behaviors[0].other_judges if spec.name != reveal.judge.name)
+    judges = (policy.behaviors[0].judge, *others)
+    behavior: Behavior = replace(policy.behaviors[0], judge=reveal.judge, other_judges=judges)
+    test = trigger_test(behavior, reveal.trigger, reveal.placement)
+
+    def answers(stage: Stage, of: ModelSnapshot) -> tuple[Answer, ...]:
+        def work() -> tuple[Answer, ...]:
+            return answer_tests(models.load(of), [test], policy.max_new_tokens, request.batch_size, models.tick)
+
+        inputs = key | {"trigger": reveal.trigger, "placement": reveal.placement}
+        return run.stage(f"revealed-{stage}", inputs, tuple[Answer, ...], work)
+
+    after = answers("after", remediation.snapshot)
+    before = answers("before", snapshot)
+    rows = measure_behavior(behavior, "before", before, revealed=True)
+    rows += measure_behavior(behavior, "after", after, revealed=True)
+    return tuple(rows), before, after
+
+
+def _record(request: Request, run: RunDirectory, report: GateReport) -> GateReport:
+    """Report files, model card, then MLflow: if that fails, the run directory already holds everything."""
+    report = run.stage("report", {"report": _digest_report(report)}, GateReport, lambda: report)
+    files.write(report, run.path)
+    if report.remediation and report.decision.verdict is Verdict.REMEDIATED:
+        (report.remediation.snapshot.path / "README.md").write_text(render.card(report), encoding="utf-8")
+    key = {"report": _digest_report(report), "uri": request.tracking_uri or ""}
+    run.stage(
+        "record", key, str, lambda: tracking.record(report, run.path, request.tracking_uri, request.experiment)
+    )
+    return report
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _digest_report(report: GateReport) -> str:
+    """Identity of a report, but for the time that it took."""
+    fixed = replace(report, started="", seconds=0.0)
+    return _digest(asdict(fixed))
+
+
+def _not_tested(policy: Policy, request: Request) -> tuple[str, ...]:
+    notes = []
+    if not policy.known_triggers:
+        notes.append(
+            "The policy knows no trigger, so the deciding figures were measured without one: "
+            "a backdoor that is still there would not show in them."
+        )
+    notes += [
+        "Unknown triggers: neither fresh attacks on the hidden states nor a planted canary are measured yet.",
+        "Meaning: built-in judges look at the words of an answer; a person or a model judge may see it otherwise.",
+        f"Only single-turn prompts and greedy answers of up to {policy.max_new_tokens} tokens were tried.",
+        "Quantised or merged copies, other languages and other chat templates than the model's own were not tried.",
+    ]
+    return tuple(notes)
+
+
+def _environment(request: Request) -> dict[str, str]:
+    packages = {name: version(name) for name in ("beear-gate", "torch", "transformers", "huggingface-hub", "mlflow")}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() and request.device != "cpu" else "CPU"
+    return {
+        **packages,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {device}, {torch.get_num_threads()} threads",
+        "device": request.device,
+        "dtype": request.dtype,
+    }
+
+

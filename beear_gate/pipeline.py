@@ -1,0 +1,122 @@
+"""How a scan is to run: packaged or own pipeline files, command-line options over them, and what a run was asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from beear_gate.errors import UsageError
+
+HERE = Path(__file__).parent
+
+
+class Options(BaseModel):
+    """Everything a scan can be told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    policy: str = "release"
+    revision: str | None = None
+    runs: str = "runs"
+    device: str = "auto"
+    dtype: str = "auto"
+    seed: int = 0
+    batch_size: int = Field(default=64, ge=1)
+    remediate: bool = True
+    tracking_uri: str | None = None
+    experiment: str = "beear-gate"
+
+    def as_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+
+class PipelineFile(BaseModel):
+    """A pipeline file: every option but the model, each with a default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    apiVersion: Literal["beear-gate/v1"]
+    kind: Literal["Pipeline"]
+    name: str
+    description: str = ""
+    policy: str = "release"
+    runs: str = "runs"
+    device: str = "auto"
+    dtype: str = "auto"
+    seed: int = 0
+    batch_size: int = Field(default=64, ge=1)
+    remediate: bool = True
+    tracking_uri: str | None = None
+    experiment: str = "beear-gate"
+
+
+def merge_options(pipeline: str | None, given: Mapping[str, Any]) -> Options:
+    """Options of a scan: the command line over the pipeline file over the defaults.
+
+    Raises:
+        UsageError: no model, or a pipeline file that cannot be used.
+    """
+    if not given.get("model"):
+        raise UsageError("scan needs a model.", "Give org/name, org/name@revision or a folder, or --resume RUN_DIR.")
+    base = _read(_find(pipeline)) if pipeline else {}
+    return _options({**base, **_told(given)})
+
+
+def reopen_options(run_dir: Path, given: Mapping[str, Any]) -> Options:
+    """Options of an earlier scan, with what the command line now says over them.
+
+    Raises:
+        UsageError: there is no run, or another model is named.
+    """
+    file = run_dir / "request.json"
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(f"There is no run in {run_dir}.", "Give --resume the RUN_DIR that a scan printed.") from None
+    if given.get("model") and given["model"] != earlier.get("model"):
+        raise UsageError(
+            f"{run_dir} holds a scan of {earlier.get('model')}, not of {given['model']}.",
+            "Leave the model out, or start a new scan.",
+        )
+    return _options({**earlier, **_told(given)})
+
+
+def _told(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items() if value is not None}
+
+
+def _options(values: Mapping[str, Any]) -> Options:
+    try:
+        return Options.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", "Correct the option.") from None
+
+
+def _find(name: str) -> Path:
+    folder = HERE / "pipelines" if (HERE / "pipelines").is_dir() else HERE.parent / "pipelines"
+    known = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    path = known.get(name, Path(name))
+    if not path.is_file():
+        raise UsageError(f"There is no pipeline {name!r}.", f"Give a file, or one of {', '.join(known)}.")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = PipelineFile.model_validate(document)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}.", "Correct the file.") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'file'}: {each['msg']}" for each in error.errors())
+        raise UsageError(f"{path} is no pipeline: {problems}.", "Correct the file.") from None
+    policy = Path(path.parent, found.policy)
+    values = found.model_dump(exclude={"apiVersion", "kind", "name", "description"})
+    return {**values, "policy": str(policy) if policy.suffix in (".yaml", ".yml") else found.policy}
