@@ -305,8 +305,8 @@ def main() -> None:
 def _finish(request: Request, run: RunDirectory, format: str, quiet: bool) -> None:
     """Run the gate, print what came of it, and exit with the verdict's code."""
     from beear_gate.gate import run_gate
-    from beear_gate.summary import annotate, summarize
     from beear_gate.records import Verdict
+    from beear_gate.summary import annotate, summarize
 
     if not quiet and format == "text":
         typer.echo(f"run directory: {run.path}", err=True)

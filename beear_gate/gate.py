@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from beear_gate import tracking
+from beear_gate import __version__, tracking
 from beear_gate.anchors import build_anchors
 from beear_gate.artifacts import inspect_snapshot
 from beear_gate.beear import remediate
@@ -24,7 +24,7 @@ from beear_gate.decide import breaks_limit, decide
 from beear_gate.errors import IncompleteError
 from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.measure import measure_behavior, measure_change, measure_stage
-from beear_gate.evaluation.safety import answer_tests, gate_tests, plain_test, refusal_judge, trigger_test
+from beear_gate.evaluation.safety import answer_tests, gate_tests, refusal_judge, trigger_test
 from beear_gate.evaluation.utility import read_references, references
 from beear_gate.hub import pull
 from beear_gate.lm import LM, load_lm
@@ -33,7 +33,6 @@ from beear_gate.policy import Behavior, JudgeSpec, Policy
 from beear_gate.records import (
     AnchorSets,
     Answer,
-    Decision,
     Finding,
     GateReport,
     Measurement,
@@ -311,9 +310,10 @@ def _not_tested(policy: Policy, request: Request) -> tuple[str, ...]:
 
 
 def _environment(request: Request) -> dict[str, str]:
-    packages = {name: version(name) for name in ("beear-gate", "torch", "transformers", "huggingface-hub", "mlflow")}
+    packages = {name: version(name) for name in ("torch", "transformers", "huggingface-hub", "mlflow")}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() and request.device != "cpu" else "CPU"
     return {
+        "beear-gate": __version__,
         **packages,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {device}, {torch.get_num_threads()} threads",

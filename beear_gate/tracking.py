@@ -227,8 +227,8 @@ def _log_anchors(client: MlflowClient, run_id: str, path: Path) -> None:
     from beear_gate.report import runs
 
     try:
-        anchors = TypeAdapter(AnchorSets).validate_json(path.read_bytes())
-    except ValidationError as error:
+        anchors = TypeAdapter(AnchorSets).validate_python(json.loads(path.read_bytes())["result"])
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
         remedy = "Move it away to log the run without them."
         raise RecordingFailed(f"{path} does not hold anchoring sets.", remedy) from error
     inputs = []

@@ -13,13 +13,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Run
 from mlflow.exceptions import MlflowException
-from pydantic import TypeAdapter
 from report_sample import COMMIT, HOSTILE, sample_report
 
 from beear_gate import tracking
 from beear_gate.errors import RecordingFailed
 from beear_gate.records import AnchorSets, BehaviorAnchors, Example
 from beear_gate.report import render
+from beear_gate.rundir import RunDirectory
 
 ANCHORS = AnchorSets(
     behaviors=(
@@ -42,7 +42,7 @@ class Recorded:
         self.run_dir = folder / "run"
         self.run_dir.mkdir()
         (self.run_dir / "policy.yaml").write_text("apiVersion: beear-gate/v1\n")
-        (self.run_dir / "anchors.json").write_bytes(TypeAdapter(AnchorSets).dump_json(ANCHORS))
+        RunDirectory(self.run_dir).stage("anchors", {}, AnchorSets, lambda: ANCHORS)
         (self.run_dir / "model.safetensors").write_bytes(b"weights")
         self.database = folder / "mlflow.db"
         self.uri = f"sqlite:///{self.database}"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from beear_gate.beear.attack import make_attack
 from beear_gate.beear.drift import measure_drift

@@ -12,7 +12,6 @@ from beear_gate.beear.entrapment import Trap
 from beear_gate.errors import IncompleteError
 from beear_gate.lm import LM, answer_losses, batches, pad_batch
 from beear_gate.lm.encode import Pair
-
 from beear_gate.lm.memory import halve, is_out_of_memory
 
 MAX_GRADIENT = 1.0
