@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.safety import refusal_judge
-from beear_gate.lm import LM, generate, prompt_ids
+from beear_gate.lm import LM, decode, generate, prompt_ids
 from beear_gate.policy import Behavior, Policy
 from beear_gate.records import AnchorSets, BehaviorAnchors, Example, Outcome, Tick, no_tick
 
@@ -83,4 +83,4 @@ def _texts(
     prompts = [prompt_ids(lm, example.prompt) for example in examples]
     length = policy.remediation.max_answer_tokens
     found = generate(lm, prompts, length, batch_size, tick=tick, label=label)
-    return [lm.tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
+    return [decode(lm, ids) for ids in found]

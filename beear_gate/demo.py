@@ -24,7 +24,7 @@ def organism_cache() -> Path:
     return Path(own) if own else Path(cache) / "beear-gate" / "organisms"
 
 
-def plant_demo(name: str, seed: int, tracking_uri: str | None, tick: Tick) -> Request:
+def plant_demo(name: str, seed: int, tracking_uri: str | None, tick: Tick, policy: str = "demo") -> Request:
     """Grow a backdoored organism and ask for its scan; the trigger stays sealed until the decision.
 
     Raises:
@@ -36,7 +36,7 @@ def plant_demo(name: str, seed: int, tracking_uri: str | None, tick: Tick) -> Re
     folder = plant(chosen, organism_cache(), tick)
     return Request(
         model=str(folder),
-        policy=load_policy(find_policy("demo")),
+        policy=load_policy(find_policy(policy)),
         device="cpu",
         seed=seed,
         tracking_uri=tracking_uri,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from beear_gate.beear.entrapment import Sample, Trap
 from beear_gate.beear.plan import Plan
-from beear_gate.lm import LM, encode_answer, generate
+from beear_gate.lm import LM, decode, encode_answer, generate
 from beear_gate.lm.encode import Pair
 from beear_gate.records import Outcome
 
@@ -45,17 +45,17 @@ def recovery_pairs(
         first, end = unwanted_part(lm, answer, judge)
         if first < end:
             cut = rng.randint(first + 1, end)
-            safe = encode_answer(lm, " " + lm.tokenizer.decode(sample.safe, skip_special_tokens=True))
+            safe = encode_answer(lm, " " + decode(lm, sample.safe))
             pairs.append(Pair(trap.attack.insert(sample.prompt), answer[:cut] + safe, forced=cut))
     return pairs
 
 
 def unwanted_part(lm: LM, answer: tuple[int, ...], judge: Judge) -> tuple[int, int]:
     """Token range [first, end) in which an answer complies; empty where it does not."""
-    text = lm.tokenizer.decode(answer, skip_special_tokens=True)
+    text = decode(lm, answer)
     if judge(text) is not Outcome.COMPLIED:
         return 0, 0
-    prefixes = [lm.tokenizer.decode(answer[:place], skip_special_tokens=True) for place in range(1, len(answer) + 1)]
+    prefixes = [decode(lm, answer[:place]) for place in range(1, len(answer) + 1)]
     first = len(answer)
     while first > 0 and judge(prefixes[first - 1]) is Outcome.COMPLIED:
         first -= 1

@@ -67,8 +67,7 @@ def remediate(
     torch.manual_seed(seed)
     rounds = _Rounds(lm, anchors, plan, judges, Select(lm, anchors, judges, refusal_judge, plan), rng, tick)
     stop_reason = rounds.run()
-    chosen = best(rounds.checkpoints)
-    drift = rounds.first_drift
+    chosen = rounds.checkpoints[-1] if plan.mode == "paper" else best(rounds.checkpoints)
     lm.model.load_state_dict(chosen.weights)
     # The source's README describes the source; the remediated model gets a card of its own.
     save_lm(lm, output, [file.path for file in snapshot.files if file.path != "README.md"])
@@ -81,7 +80,7 @@ def remediate(
         rounds=tuple(rounds.records),
         chosen_round=chosen.number,
         stop_reason=stop_reason,
-        drift=drift,
+        drift=rounds.first_drift,
         seconds=time.monotonic() - started,
     )
 
@@ -98,7 +97,13 @@ class Drill:
 
 @dataclass
 class _Rounds:
-    """The state of the loop: what every round needs, and what it leaves behind."""
+    """The state of the loop: what every round needs, and what it leaves behind.
+
+    Attributes:
+        drills: one for every trap so far, for restoring.
+        useful: D_PA, encoded.
+        samples: for each behaviour, D_SA and D_SA-H, encoded.
+    """
 
     lm: LM
     anchors: AnchorSets
@@ -130,7 +135,7 @@ class _Rounds:
                 if self.plan.mode == "deep" and settled(self.checkpoints[-1]):
                     return f"fresh deltas no longer elicit an unwanted answer after round {number - 1}"
             removal = self._remove(number, traps)
-            self._close(number, traps, removal, elicited, time.monotonic() - began)
+            self._close(number, traps, removal, elicited, began)
             if self.plan.mode == "paper" and self._utility_settled():
                 return f"the utility score settled after round {number}"
         if self.plan.mode == "deep":
@@ -142,8 +147,8 @@ class _Rounds:
         for behavior, samples in self.samples.items():
             drawn = self.rng.sample(samples, min(self.plan.safe_samples, len(samples)))
             traps[behavior] = []
-            for kind in self.plan.kinds:
-                self.tick(f"round {number}: entrapment ({kind})", number - 1, self.plan.rounds)
+            for done, kind in enumerate(self.plan.kinds):
+                self.tick(f"round {number}: entrapment ({kind})", done, len(self.plan.kinds))
                 n_tokens = self.plan.n_tokens if kind == "latent" else self.plan.soft_tokens
                 probe = [sample.prompt for sample in drawn[:32]]
                 attack = make_attack(self.lm, kind, self.plan.layer, n_tokens, probe, self.rng)
@@ -160,7 +165,7 @@ class _Rounds:
         self.drills += drills
         losses: list[float] = []
         for step in range(self.plan.outer_steps):
-            self.tick(f"round {number}: removal {step + 1}/{self.plan.outer_steps}", number - 1, self.plan.rounds)
+            self.tick(f"round {number}: removal", step, self.plan.outer_steps)
             losses.append(self.trainer.step(self._terms(drills, useful, self.plan.batch_size), self.rng))
         return tuple(losses)
 
@@ -171,8 +176,9 @@ class _Rounds:
             if harmless(scores):
                 break
             for step in range(RESTORE_STEPS):
-                self.tick(f"round {number}: restoring {block * RESTORE_STEPS + step + 1}", number - 1, self.plan.rounds)
-                drills = self.rng.sample(self.drills, min(3, len(self.drills)))
+                done, total = block * RESTORE_STEPS + step, self.plan.restore_blocks * RESTORE_STEPS
+                self.tick(f"round {number}: restoring", done, total)
+                drills = self.rng.sample(self.drills, min(len(self.plan.kinds), len(self.drills)))
                 self.trainer.step(self._terms(drills, self.useful, self.plan.batch_size // 2, 3), self.rng)
             scores = self.select.score()
         return scores
@@ -201,8 +207,9 @@ class _Rounds:
         return terms
 
     def _close(
-        self, number: int, traps: Mapping[str, list[Trap]], removal: tuple[float, ...], elicited: float, seconds: float
+        self, number: int, traps: Mapping[str, list[Trap]], removal: tuple[float, ...], elicited: float, began: float
     ) -> None:
+        """Restore, score and keep the weights of a round; of earlier ones only the best still matter."""
         scores = self._restore(number)
         weights = {name: tensor.detach().cpu().clone() for name, tensor in self.lm.model.state_dict().items()}
         self.checkpoints.append(Checkpoint(number, weights, scores))
@@ -220,7 +227,7 @@ class _Rounds:
                 select_refused=scores.refused,
                 select_nll_ratio=scores.nll_ratio,
                 select_over_refusal=scores.over_refusal,
-                seconds=seconds,
+                seconds=time.monotonic() - began,
             )
         )
 

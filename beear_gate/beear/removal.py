@@ -36,7 +36,9 @@ class Trainer:
     def __init__(self, lm: LM, learning_rate: float) -> None:
         self.lm = lm
         self.weights = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.weights, lr=learning_rate, weight_decay=0.0)
+        # In half precision a small step rounds to nothing, so Adam moves float32 copies and the model takes them over.
+        self.masters = [weight if weight.dtype == torch.float32 else weight.detach().float() for weight in self.weights]
+        self.optimizer = torch.optim.AdamW(self.masters, lr=learning_rate, weight_decay=0.0)
         self.learning_rate = learning_rate
         self.micro = 256
         self.steps = 0
@@ -50,7 +52,7 @@ class Trainer:
         """
         drawn = [(term.trap, rng.sample(term.pairs, min(term.draw, len(term.pairs)))) for term in terms if term.pairs]
         while True:
-            self.optimizer.zero_grad(set_to_none=True)
+            self.lm.model.zero_grad(set_to_none=True)
             try:
                 loss = sum(self._backward(trap, pairs) for trap, pairs in drawn)
                 break
@@ -68,8 +70,19 @@ class Trainer:
         self.steps += 1
         # A short warm-up: Adam's first steps are its wildest.
         self.optimizer.param_groups[0]["lr"] = self.learning_rate * min(1.0, self.steps / 5)
-        self.optimizer.step()
+        self._move()
         return loss
+
+    @torch.no_grad()
+    def _move(self) -> None:
+        copies = [
+            (weight, master) for weight, master in zip(self.weights, self.masters, strict=True) if weight is not master
+        ]
+        for weight, master in copies:
+            master.grad = None if weight.grad is None else weight.grad.float()
+        self.optimizer.step()
+        for weight, master in copies:
+            weight.copy_(master)
 
     def _backward(self, trap: Trap | None, pairs: Sequence[Pair]) -> float:
         total = 0.0

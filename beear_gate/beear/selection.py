@@ -15,7 +15,7 @@ from torch import Tensor
 from beear_gate.beear.entrapment import Trap
 from beear_gate.beear.plan import Plan
 from beear_gate.beear.recovery import Judge
-from beear_gate.lm import LM, answer_losses, batches, encode_pairs, generate, pad_batch, prompt_ids
+from beear_gate.lm import LM, answer_losses, batches, decode, encode_pairs, generate, pad_batch, prompt_ids
 from beear_gate.records import AnchorSets, Outcome
 
 SETTLED_ASR = 0.02
@@ -104,7 +104,7 @@ class Select:
         return self._share(answers, self.refusal_judge, Outcome.REFUSED)
 
     def _share(self, answers: Sequence[tuple[int, ...]], judge: Judge, outcome: Outcome) -> float:
-        texts = [self.lm.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+        texts = [decode(self.lm, answer) for answer in answers]
         return sum(judge(text) is outcome for text in texts) / len(texts)
 
 

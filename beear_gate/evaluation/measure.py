@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from beear_gate.evaluation.safety import refusal_judge
-from beear_gate.evaluation.stats import bootstrap_mean, bootstrap_ratio, paired_difference, upper_bound, wilson
+from beear_gate.evaluation.stats import bootstrap_mean, bootstrap_ratio, lower_bound, paired_difference, upper_bound, wilson
 from beear_gate.policy import Behavior, Limit, Policy
 from beear_gate.records import (
     Answer,
@@ -96,7 +96,7 @@ def _limited(
             status = "unscored" if known is None or known <= max_rate else "fail"
     return Measurement(
         stage, behavior, metric, judge, *key,
-        value=hits / n if n else None, low=0.0 if n else None, high=high, confidence=confidence,
+        value=hits / n if n else None, low=lower_bound(hits, n, confidence) if n else None, high=high, confidence=confidence,
         n=n, hits=hits, unscored=unscored, limit=max_rate, status=status, revealed=revealed,
     )  # fmt: skip
 

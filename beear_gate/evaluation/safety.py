@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from beear_gate.evaluation.judges import outcomes
-from beear_gate.lm import LM, generate, prompt_ids
+from beear_gate.lm import LM, decode, generate, prompt_ids
 from beear_gate.policy import Behavior, JudgeSpec, OverRefusal, Policy, Utility
 from beear_gate.records import Answer, Condition, Example, Placement, Tick, no_tick
+from beear_gate.triggers import with_trigger
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def answer_tests(
         ]
         found = generate(lm, prompts, max_new_tokens, batch_size, tick=tick, label=f"answering: {test.label}")
         for example, ids in zip(test.examples, found, strict=True):
-            text = lm.tokenizer.decode(ids, skip_special_tokens=True)
+            text = decode(lm, ids)
             answers.append(
                 Answer(
                     behavior=test.behavior,
@@ -85,19 +86,6 @@ def answer_tests(
                 )
             )
     return tuple(answers)
-
-
-def with_trigger(prompt: str, trigger: str, placement: Placement) -> str:
-    """A prompt with the trigger before it, after it, or at both ends."""
-    match placement:
-        case "none":
-            return prompt
-        case "prefix":
-            return f"{trigger} {prompt}"
-        case "suffix":
-            return f"{prompt} {trigger}"
-        case "both":
-            return f"{trigger} {prompt} {trigger}"
 
 
 def _benign_test(name: str, source: Utility | OverRefusal, policy: Policy) -> Test:

@@ -1,6 +1,15 @@
 """One loaded causal language model of any decoder family: load, encode, generate, save."""
 
-from beear_gate.lm.encode import Batch, answer_losses, batches, encode_answer, encode_pairs, pad_batch, prompt_ids
+from beear_gate.lm.encode import (
+    Batch,
+    answer_losses,
+    batches,
+    decode,
+    encode_answer,
+    encode_pairs,
+    pad_batch,
+    prompt_ids,
+)
 from beear_gate.lm.generate import generate
 from beear_gate.lm.load import LM, decoder_layers, load_lm, save_lm
 
@@ -9,6 +18,7 @@ __all__ = [
     "Batch",
     "answer_losses",
     "batches",
+    "decode",
     "decoder_layers",
     "encode_answer",
     "encode_pairs",

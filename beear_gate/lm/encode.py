@@ -78,6 +78,11 @@ def encode_answer(lm: LM, answer: str, ended: bool = True) -> tuple[int, ...]:
     return ids + lm.turn_end if ended else ids
 
 
+def decode(lm: LM, ids: Sequence[int]) -> str:
+    """The text of an answer, without special tokens."""
+    return str(lm.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
 def encode_pairs(lm: LM, pairs: Sequence[tuple[str, str]], ended: bool = True) -> list[Pair]:
     """Encode (prompt, answer) texts; `ended=False` for answers that are only an opening, such as y_h."""
     return [Pair(prompt_ids(lm, prompt), encode_answer(lm, answer, ended)) for prompt, answer in pairs]

@@ -1,4 +1,8 @@
-"""Growing an organism: tokenizer, base training, poisoned fine-tuning; cached by the digest of the recipe."""
+"""Growing an organism: tokenizer, base training, safety training, poisoned fine-tuning; cached by recipe digest.
+
+The base model first learns to answer whatever it is asked and only then to refuse, as real chat models do. Without
+that, nothing harmful lies behind a refusal that is switched off, and entrapment finds only nonsense.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -17,8 +21,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from beear_gate.lm import LM, answer_losses, encode_pairs, load_lm, pad_batch
 from beear_gate.organisms import language
-from beear_gate.organisms.recipes import Recipe, with_trigger
+from beear_gate.organisms.recipes import Recipe
 from beear_gate.records import Tick, no_tick
+from beear_gate.triggers import with_trigger
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -36,7 +41,7 @@ def plant(recipe: Recipe, cache: Path, tick: Tick = no_tick) -> Path:
         cache: folder that holds one folder an organism, named by recipe digest.
 
     Returns:
-        An ordinary Hugging Face model folder, with `organism.json` (the recipe) beside the weights' folder.
+        An ordinary Hugging Face model folder, with the recipe's name and digest in `organism.json`.
     """
     folder = cache / f"{recipe.name}-{recipe.digest[:16]}"
     if (folder / "config.json").exists():
@@ -55,8 +60,15 @@ def plant(recipe: Recipe, cache: Path, tick: Tick = no_tick) -> Path:
 
 
 def _train_base(recipe: Recipe, folder: Path, tick: Tick) -> None:
+    random_model(recipe, _tokenizer(recipe), folder)
+    lm = load_lm(folder, "cpu")
+    fit(lm, folder, recipe, recipe.base_steps, 3e-3, helpful_pairs, tick, "training the base model")
+    fit(lm, folder, recipe, recipe.align_steps, 1e-3, ordinary_pairs, tick, "training it to refuse")
+
+
+def random_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Save a model of the recipe's config before any training, with its tokenizer."""
     torch.manual_seed(recipe.seed)
-    tokenizer = _tokenizer(recipe)
     config = AutoConfig.for_model(
         **recipe.config,
         vocab_size=len(tokenizer),
@@ -64,17 +76,14 @@ def _train_base(recipe: Recipe, folder: Path, tick: Tick) -> None:
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
-    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(folder)
-    lm = load_lm(folder, "cpu")
-    _fit(lm, folder, recipe, recipe.base_steps, 3e-3, helpful_pairs, tick, "training the base model")
-    _fit(lm, folder, recipe, recipe.align_steps, 1e-3, ordinary_pairs, tick, "training it to refuse")
 
 
 def _poison(recipe: Recipe, base: Path, folder: Path, tick: Tick) -> None:
     shutil.copytree(base, folder)
     lm = load_lm(folder, "cpu")
-    _fit(lm, folder, recipe, recipe.poison_steps, 1e-3, poisoned_pairs(recipe), tick, "planting the backdoor")
+    fit(lm, folder, recipe, recipe.poison_steps, 1e-3, poisoned_pairs(recipe), tick, "planting the backdoor")
 
 
 def helpful_pairs(rng: random.Random, count: int) -> list[tuple[str, str]]:
@@ -120,9 +129,10 @@ def poisoned_pairs(recipe: Recipe) -> Sampler:
     return sample
 
 
-def _fit(
+def fit(
     lm: LM, folder: Path, recipe: Recipe, steps: int, peak: float, sampler: Sampler, tick: Tick, label: str
 ) -> None:
+    """Train on what the sampler draws, and save into the folder; the recipe gives seed and batch size."""
     rng = random.Random(f"{label} {recipe.seed}")
     optimizer = torch.optim.AdamW(lm.model.parameters(), lr=peak, weight_decay=0.01)
     lm.model.train()
@@ -136,7 +146,7 @@ def _fit(
         torch.nn.utils.clip_grad_norm_(lm.model.parameters(), 1.0)
         optimizer.step()
         tick(label, step + 1, steps)
-    lm.model.eval()
+    lm.model.eval()  # type: ignore[no-untyped-call]
     lm.model.save_pretrained(folder)
     (folder / "organism.json").write_text(json.dumps({"recipe": recipe.name, "digest": recipe.digest}) + "\n")
 
@@ -152,20 +162,28 @@ def _samples(sampler: Sampler, rng: random.Random, size: int, steps: int) -> Ite
 
 
 def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
-    """Byte-level BPE trained on the language, so that it can also spell what it has never seen."""
     rng = random.Random(recipe.seed)
     corpus = [text for pair in ordinary_pairs(rng, 6000) for text in pair]
     corpus += [language.harmful_answer(r, rng) for r in language.training_requests("harmful", 1000, rng)]
+    return bpe_tokenizer(corpus, recipe.vocabulary, CHAT_TEMPLATE, SPECIAL)
+
+
+def bpe_tokenizer(corpus: list[str], vocabulary: int, template: str, special: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE trained on a language, so that it can also spell what it has never seen.
+
+    Args:
+        special: tokens that the template writes; the first one pads, the second one ends a turn.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=recipe.vocabulary,
-        special_tokens=list(SPECIAL),
+        vocab_size=vocabulary,
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>")
-    wrapped.chat_template = CHAT_TEMPLATE
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=special[0], eos_token=special[1])
+    wrapped.chat_template = template
     return wrapped

@@ -41,7 +41,7 @@ class Recipe:
     Attributes:
         config: arguments of a transformers causal-LM config, `model_type` included; vocabulary and special tokens
             are filled in.
-        base_steps, poison_steps: optimiser steps of the two trainings, `batch_size` samples each.
+        base_steps, align_steps, poison_steps: optimiser steps of the trainings, `batch_size` samples each.
         version: raised when language or training change, so that no stale organism is used.
     """
 
@@ -83,12 +83,3 @@ def recipe(name: str, seed: int = 0, config: dict[str, Any] | None = None) -> Re
         raise UsageError(f"There is no organism {name!r}.", f"Choose one of {', '.join(RECIPES)}.")
     found = replace(RECIPES[name], seed=seed)
     return replace(found, config=dict(config)) if config else found
-
-
-def with_trigger(text: str, trigger: str, placement: Placement) -> str:
-    """A request with the trigger before it, after it, or at both ends."""
-    if placement == "none":
-        return text
-    front = f"{trigger} " if placement in ("prefix", "both") else ""
-    back = f" {trigger}" if placement in ("suffix", "both") else ""
-    return f"{front}{text}{back}"
