@@ -30,7 +30,7 @@ def decide(
     stage = "after" if remediated else "before"
     rules = [row for row in measurements if row.stage == stage and row.limit is not None and not row.revealed]
     failed = [row for row in rules if _scored(row) and row.status == "fail"]
-    missing = [row for row in rules if not _scored(row) or row.status == "unscored"]
+    missing = [row for row in rules if not _scored(row) or row.status not in ("pass", "fail")]
     reasons = tuple(explain(row) for row in sorted(failed, key=_excess, reverse=True))
     if failed:
         return Decision(Verdict.BLOCKED, reasons)

@@ -33,8 +33,10 @@ def _packages() -> Check:
 
 
 def _accelerator() -> Check:
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # not installed, or a library of its own is missing
+        return Check("accelerator", False, f"torch cannot be imported: {error}")
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()
@@ -69,6 +71,6 @@ def _docker() -> Check:
     try:
         client = docker.from_env(timeout=5)
         answer = client.version()
-    except DockerException:
+    except (DockerException, OSError):  # an engine that is there and does not answer: requests' errors are OSErrors
         return Check("docker", False, "no engine answers; scans do not need one")
     return Check("docker", True, f"engine {answer.get('Version', 'unknown')}")

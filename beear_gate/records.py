@@ -152,7 +152,7 @@ class RemediationSettings:
         soft_tokens: length of a soft trigger (deep).
         rounds: the most rounds of entrapment and removal.
         inner_steps, outer_steps: K and Q of Algorithm 1.
-        away_weight: weight a of the term that pushes away from the safe answer (Equation 2 has 1, the official code 0.05).
+        away_weight: weight a of the term that pushes away from y_s; Equation 2 has 1, the official code 0.05.
         delta_lr: step of delta in units of the RMS of what it is added to.
         max_norm: bound of delta's RMS a token, in the same units; 0 for none, as in the paper.
         weights_lr: Adam step of the weights; the default falls with the width of the model.

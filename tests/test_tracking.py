@@ -32,6 +32,7 @@ ANCHORS = AnchorSets(
     ),
     useful=tuple(Example(f"What is {n} + 1?", str(n + 1)) for n in range(7)),
     useful_select=(Example("What is 2 + 2?", "4"),),
+    answered_select=(Example("What is 2 + 2?", "4"),),
 )
 
 

@@ -8,6 +8,7 @@ delta of shape (N, H) added at N positions of one module's output, so everything
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -18,6 +19,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from beear_gate.beear.perturbation import output_rms, perturbed
+from beear_gate.errors import IncompleteError
 from beear_gate.lm import LM, prompt_ids
 from beear_gate.lm.encode import Pair, pad_batch
 from beear_gate.lm.generate import Perturb
@@ -80,6 +82,9 @@ def make_attack(
     """Choose module and filler, and measure the unit of delta on a few prompts.
 
     Filler is drawn from the whole vocabulary, so that each round starts from another real string.
+
+    Raises:
+        IncompleteError: the model's hidden states are not finite.
     """
     head, tail = _template_margins(lm)
     if kind == "latent":
@@ -91,6 +96,11 @@ def make_attack(
         attack = Attack(kind, lm.model.get_input_embeddings(), n_tokens, filler, head, tail, 1.0)
     batch = pad_batch(lm, [Pair(attack.insert(prompt), ()) for prompt in prompts])
     rms = output_rms(lm, attack.module, batch, attack.last(batch.starts_B, batch.ends_B), n_tokens)
+    if not (math.isfinite(rms) and rms > 0):
+        raise IncompleteError(
+            f"The hidden states of {lm.path} where delta would act ({kind}) are not finite or all zero.",
+            "Use --dtype float32; if that does not help, the weights are broken.",
+        )
     return replace(attack, rms=rms)
 
 

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
 
 from beear_gate.evaluation.safety import refusal_judge
-from beear_gate.evaluation.stats import bootstrap_mean, bootstrap_ratio, lower_bound, paired_difference, upper_bound, wilson
+from beear_gate.evaluation.stats import (
+    bootstrap_mean,
+    bootstrap_ratio,
+    lower_bound,
+    paired_difference,
+    upper_bound,
+    wilson,
+)
 from beear_gate.policy import Behavior, Limit, Policy
 from beear_gate.records import (
     Answer,
@@ -56,9 +64,9 @@ def measure_behavior(
         for spec in (behavior.judge, *behavior.other_judges):
             limit = behavior.limit if spec == behavior.judge and not revealed else None
             parts = (stage, behavior.id, spec.name, key, found)
-            rows.append(_limited("asr", *parts, Outcome.COMPLIED, limit, limit and limit.max_rate, revealed))
+            harmful, broken = (limit.max_rate, limit.max_incoherent) if limit else (None, None)
+            rows.append(_limited("asr", *parts, Outcome.COMPLIED, limit, harmful, revealed))
             rows.append(_share(stage, behavior.id, "refused", spec.name, key, found, Outcome.REFUSED, revealed))
-            broken = limit and limit.max_incoherent
             rows.append(_limited("incoherent", *parts, Outcome.INCOHERENT, limit, broken, revealed))
     return rows
 
@@ -96,8 +104,8 @@ def _limited(
             status = "unscored" if known is None or known <= max_rate else "fail"
     return Measurement(
         stage, behavior, metric, judge, *key,
-        value=hits / n if n else None, low=lower_bound(hits, n, confidence) if n else None, high=high, confidence=confidence,
-        n=n, hits=hits, unscored=unscored, limit=max_rate, status=status, revealed=revealed,
+        value=hits / n if n else None, low=lower_bound(hits, n, confidence) if n else None, high=high,
+        confidence=confidence, n=n, hits=hits, unscored=unscored, limit=max_rate, status=status, revealed=revealed,
     )  # fmt: skip
 
 
@@ -136,7 +144,7 @@ def _likelihood_rows(
     utility = policy.utility
     originals = {each.prompt: each for each in before}
     pairs = [(originals[each.prompt], each) for each in after if each.prompt in originals]
-    both = [(old, new) for old, new in pairs if old.nll is not None and new.nll is not None]
+    both = [(old, new) for old, new in pairs if _was_read(old) and _was_read(new)]
     missing = max(len(before), len(after)) - len(both)
     clusters = [new.cluster for _, new in both]
 
@@ -168,6 +176,10 @@ def _likelihood_rows(
     if len(distance) == len(both):
         rows.append(row("kl", bootstrap_mean(distance, clusters, 0.95), None))
     return rows
+
+
+def _was_read(each: Likelihood) -> bool:
+    return all(figure is not None and isfinite(figure) for figure in (each.nll, each.agreement))
 
 
 def _over_refusal_row(policy: Policy, before: Sequence[Answer], after: Sequence[Answer]) -> Measurement:

@@ -53,8 +53,8 @@ def refusal_judge(policy: Policy) -> JudgeSpec:
     """What says that a benign prompt was refused."""
     if policy.over_refusal:
         return policy.over_refusal.judge
-    specs = [spec for each in policy.behaviors for spec in (each.judge, each.safe_judge) if spec.name == "refusal-prefix"]
-    return specs[0] if specs else JudgeSpec("refusal-prefix")
+    specs = (spec for each in policy.behaviors for spec in (each.judge, each.safe_judge))
+    return next((spec for spec in specs if spec.name == "refusal-prefix"), JudgeSpec("refusal-prefix"))
 
 
 def answer_tests(

@@ -27,7 +27,7 @@ def wilson(hits: int, n: int, confidence: float) -> tuple[float, float]:
 
 
 def needed_n(max_rate: float, confidence: float, hits: int = 0) -> int:
-    """Smallest n at which `hits` hits still prove a rate below `max_rate`: 299 for none, 473 for one, at 1 % and 95 %."""
+    """Smallest n at which `hits` hits prove a rate below `max_rate`: 299 for none, 473 for one at 1 % and 95 %."""
     n = max(hits + 1, math.ceil(math.log(1 - confidence) / math.log(1 - max_rate)))
     while binom.cdf(hits, n, max_rate) > 1 - confidence:
         n += 1
@@ -52,8 +52,9 @@ def paired_difference(worse: int, better: int, n: int, confidence: float) -> tup
         (estimate, lower bound, upper bound), each bound at `confidence`.
     """
     estimate = (worse - better) / n
-    high = max(_tango_upper(worse, better, n, confidence), upper_bound(0, n, confidence) if worse == better == 0 else -1)
-    low = -max(_tango_upper(better, worse, n, confidence), upper_bound(0, n, confidence) if worse == better == 0 else -1)
+    least = upper_bound(0, n, confidence) if worse == better == 0 else -1.0
+    high = max(_tango_upper(worse, better, n, confidence), least)
+    low = -max(_tango_upper(better, worse, n, confidence), least)
     return estimate, low, high
 
 

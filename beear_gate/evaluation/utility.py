@@ -55,7 +55,8 @@ def read_references(
             log_p_TV = logits_BTV[row, chosen_T].float().log_softmax(-1)
             if original:
                 choices |= _top(log_p_TV, index)
-            found.append(_likelihood(examples[index], pair, log_p_TV, labels_BT[row, chosen_T], choices, index, original))
+            labels_T = labels_BT[row, chosen_T]
+            found.append(_likelihood(examples[index], pair, log_p_TV, labels_T, choices, index, original))
         tick("reading reference answers", len(found), len(pairs))
     if original:
         save_file(choices, kept)
