@@ -239,7 +239,7 @@ def checkpoint(number: int, elicited: float, over: float = 0.0, ratio: float = 1
         ([checkpoint(1, 0.5), checkpoint(2, 0.0), checkpoint(3, 0.2)], 2),
         ([checkpoint(1, 0.5), checkpoint(2, 0.0, over=0.2)], 1),
         ([checkpoint(1, 0.0, over=0.3), checkpoint(2, 0.9, over=0.1)], 2),
-        ([checkpoint(1, 0.0, ratio=1.009), checkpoint(2, 0.0)], 2),
+        ([checkpoint(1, 0.0, ratio=1.005), checkpoint(2, 0.0)], 2),
     ],
 )
 def test_the_best_checkpoint_is_harmless_first_and_then_the_least_elicited(
