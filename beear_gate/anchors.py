@@ -64,9 +64,7 @@ def _unwanted(behavior: Behavior) -> tuple[Example, ...]:
     )
 
 
-def _answered(
-    policy: Policy, lm: LM, examples: Sequence[Example], batch_size: int, tick: Tick
-) -> tuple[Example, ...]:
+def _answered(policy: Policy, lm: LM, examples: Sequence[Example], batch_size: int, tick: Tick) -> tuple[Example, ...]:
     """Prompts that only sound unsafe, with their written answer or the model's own; refused ones are left out."""
     judge = make_judge(refusal_judge(policy))
     answers = _texts(lm, policy, examples, batch_size, tick, "answers to prompts that sound unsafe")
@@ -77,9 +75,7 @@ def _answered(
     )
 
 
-def _texts(
-    lm: LM, policy: Policy, examples: Sequence[Example], batch_size: int, tick: Tick, label: str
-) -> list[str]:
+def _texts(lm: LM, policy: Policy, examples: Sequence[Example], batch_size: int, tick: Tick, label: str) -> list[str]:
     prompts = [prompt_ids(lm, example.prompt) for example in examples]
     length = policy.remediation.max_answer_tokens
     found = generate(lm, prompts, length, batch_size, tick=tick, label=label)

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -16,11 +16,16 @@ from beear_gate.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from beear_gate.gate import Request
+    from beear_gate.pipeline import Options
     from beear_gate.policy import Policy
     from beear_gate.records import GateReport, ModelSnapshot
     from beear_gate.rundir import RunDirectory
 
 EXITS = "Exit codes: 0 PASS or REMEDIATED; 1 BLOCKED; 2 usage, policy or configuration; 3 INCOMPLETE; 130 interrupted."
+_INTERRUPTED = (
+    "Interrupted. What was finished stays in the run directory; go on with `beear-gate scan --resume RUN_DIR`."
+)
+_FULL = "The disk is full. Free some space, then go on with `beear-gate scan --resume RUN_DIR`."
 app = typer.Typer(
     help=f"The security gate that a model passes before release. {EXITS}",
     no_args_is_help=True,
@@ -44,6 +49,21 @@ Format = Annotated[Literal["text", "json"], typer.Option("--format", help="json:
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"beear-gate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def scan(
     model: Annotated[str | None, typer.Argument(help="org/name, org/name@revision, or a folder.")] = None,
@@ -51,7 +71,9 @@ def scan(
     revision: Revision = None,
     runs: Annotated[Path | None, typer.Option(help="Folder for run directories. [default: runs]")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the scan in this run directory.")] = None,
-    no_remediate: Annotated[bool, typer.Option("--no-remediate", help="Evaluate only; no PASS if the policy wants more.")] = False,
+    no_remediate: Annotated[
+        bool, typer.Option("--no-remediate", help="Evaluate only; see the policy's `when`.")
+    ] = False,
     pipeline: Annotated[str | None, typer.Option(help="Name of a packaged pipeline, or a file.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. [default: auto]")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [default: auto]")] = None,
@@ -65,30 +87,15 @@ def scan(
     """Pull, inspect, evaluate, remediate, evaluate again, decide and record."""
     from beear_gate.pipeline import merge_options, reopen_options
 
+    if resume and pipeline:
+        raise UsageError("--pipeline does not go with --resume.", "Give the options to change one by one.")
     given = {
-        "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device, "dtype": dtype, "seed": seed,
-        "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
+        "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device, "dtype": dtype,
+        "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
         "remediate": False if no_remediate else None,
     }  # fmt: skip
-    options = reopen_options(resume, given) if resume else merge_options(pipeline, given)
-    from beear_gate.gate import Request
-    from beear_gate.rundir import RunDirectory
-
-    request = Request(
-        model=options.model,
-        policy=_load(options.policy),
-        revision=options.revision,
-        change="policy" if options.remediate else "skip",
-        device=options.device,
-        dtype=options.dtype,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        tracking_uri=options.tracking_uri,
-        experiment=options.experiment,
-    )
-    run = RunDirectory.reopen(resume) if resume else RunDirectory.create(Path(options.runs), request.model)
-    run.write("request.json", options.as_json())
-    _finish(request, run, format, quiet)
+    asked = reopen_options(resume, given) if resume else merge_options(pipeline, given)
+    _run(asked, format, quiet, resume)
 
 
 @app.command()
@@ -107,14 +114,13 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure safety and utility; the weights stay as they are."""
-    from beear_gate.gate import Request
-    from beear_gate.rundir import RunDirectory
+    from beear_gate.pipeline import options
 
-    request = Request(
-        model, _load(policy), revision, "off", device, dtype, seed, batch_size,
-        tracking_uri=tracking_uri, experiment=experiment,
-    )  # fmt: skip
-    _finish(request, RunDirectory.create(runs, model), format, quiet)
+    given = {
+        "command": "evaluate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
+        "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
+    }  # fmt: skip
+    _run(options(given), format, quiet)
 
 
 @app.command()
@@ -134,20 +140,21 @@ def remediate(
     quiet: Quiet = False,
 ) -> None:
     """Run BEEAR on a model whatever the policy says of when, and evaluate what was written."""
-    from beear_gate.gate import Request
-    from beear_gate.rundir import RunDirectory
+    from beear_gate.pipeline import options
 
     if output.exists():
         raise UsageError(f"{output} exists already.", "Give --output a folder that does not exist yet.")
     try:
         output.mkdir(parents=True)
+        output.rmdir()  # made again when there is something to put in, so that a call that fails can be repeated
     except OSError as error:
         raise UsageError(f"{output} cannot be made: {error.strerror}.", "Give --output a writable place.") from error
-    request = Request(
-        model, _load(policy), revision, "always", device, dtype, seed, batch_size,
-        output=output, tracking_uri=tracking_uri, experiment=experiment,
-    )  # fmt: skip
-    _finish(request, RunDirectory.create(runs, model), format, quiet)
+    given = {
+        "command": "remediate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
+        "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
+        "output": output.absolute(),
+    }  # fmt: skip
+    _run(options(given), format, quiet)
 
 
 @app.command()
@@ -204,7 +211,8 @@ def validate_policy(file: Annotated[str, typer.Argument(help="A policy file, or 
     """Check a policy; every problem at once, with file and line."""
     policy = _load(file)
     prompts = sum(len(each.gate) for each in policy.behaviors)
-    typer.echo(f"{policy.name}: valid; {len(policy.behaviors)} behaviors, {prompts} gate prompts, digest {policy.digest}")
+    size = f"{len(policy.behaviors)} behaviors, {prompts} gate prompts"
+    typer.echo(f"{policy.name}: valid; {size}, digest {policy.digest}")
 
 
 @app.command()
@@ -231,13 +239,13 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Plant a backdoor into a small model, scan it without knowing the trigger, then reveal the trigger."""
-    from beear_gate.demo import plant_demo
-    from beear_gate.rundir import RunDirectory
+    from beear_gate.pipeline import options
 
-    with _progress(quiet) as tick:
-        request = plant_demo(organism, seed, tracking_uri, tick)
-    run = RunDirectory.create(runs, f"demo-{organism}")
-    _finish(request, run, format, quiet)
+    given = {
+        "command": "demo", "model": f"demo-{organism}", "policy": "demo", "organism": organism, "runs": runs,
+        "seed": seed, "tracking_uri": tracking_uri,
+    }  # fmt: skip
+    _run(options(given), format, quiet)
 
 
 @app.command()
@@ -286,20 +294,62 @@ def main() -> None:
     """Run the command line; every outcome has its exit code, and no error exits 0 or 1."""
     try:
         app()
+    except SystemExit as end:
+        if end.code == 130:
+            _fail(_INTERRUPTED, 130)
+        if end.code == 1 and not isinstance(end.__context__, typer.Exit):
+            sys.exit(3)  # Typer's own 1, for a closed stdin or stdout, is no verdict
+        raise
     except GateError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("Interrupted. What was finished stays in the run directory; go on with --resume RUN_DIR.", 130)
+        _fail(_INTERRUPTED, 130)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            _fail("The disk is full. Free some space, then go on with --resume RUN_DIR.", 3)
+            _fail(_FULL, 3)
         _fail(f"{error.filename or 'A file'}: {error.strerror or error}.", 3)
     except Exception as error:
         if "No space left on device" in str(error):
-            _fail("The disk is full. Free some space, then go on with --resume RUN_DIR.", 3)
+            _fail(_FULL, 3)
         if os.environ.get("BEEAR_GATE_DEBUG"):
             raise
         _fail(f"Unexpected {type(error).__name__}: {error}. Set BEEAR_GATE_DEBUG=1 for the traceback.", 3)
+
+
+def _run(options: Options, format: str, quiet: bool, resume: Path | None = None) -> None:
+    """Leave in a run directory what was asked, so that --resume can go on with it, and do it."""
+    from beear_gate.rundir import RunDirectory
+
+    request = _request(options, quiet)
+    run = RunDirectory.reopen(resume) if resume else RunDirectory.create(Path(options.runs), options.model)
+    run.write("request.json", options.as_json())
+    _finish(request, run, format, quiet)
+
+
+def _request(options: Options, quiet: bool) -> Request:
+    from beear_gate.gate import Change, Request
+
+    if options.organism:
+        from beear_gate.demo import plant_demo
+
+        with _progress(quiet) as tick:
+            return plant_demo(options.organism, options.seed, options.tracking_uri, tick)
+    change: Change = "policy" if options.remediate else "skip"
+    if options.command in ("evaluate", "remediate"):
+        change = "off" if options.command == "evaluate" else "always"
+    return Request(
+        model=options.model,
+        policy=_load(options.policy),
+        revision=options.revision,
+        change=change,
+        device=options.device,
+        dtype=options.dtype,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        output=Path(options.output) if options.output else None,
+        tracking_uri=options.tracking_uri,
+        experiment=options.experiment,
+    )
 
 
 def _finish(request: Request, run: RunDirectory, format: str, quiet: bool) -> None:
@@ -343,11 +393,10 @@ def _print_findings(snapshot: ModelSnapshot, findings: Any) -> None:
     typer.echo(f"{len(snapshot.files)} files checked, {len(snapshot.ignored)} left unopened, {len(findings)} findings")
 
 
-def _fail(message: str, code: int) -> None:
-    typer.echo(f"beear-gate: {message}", err=True)
+def _fail(message: str, code: int) -> NoReturn:
+    """Say on stderr what happened, without secrets and without anything that a terminal would obey."""
+    from beear_gate.redact import redacted
+    from beear_gate.report.text import visible
+
+    typer.echo(f"beear-gate: {visible(redacted(message), limit=20_000)}", err=True)
     sys.exit(code)
-
-
-def version_text() -> str:
-    """What `python -m beear_gate --version` would say."""
-    return f"beear-gate {__version__}"

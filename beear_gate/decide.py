@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from math import isfinite
 
 from beear_gate.policy import Policy
@@ -34,15 +35,9 @@ def decide(
     reasons = tuple(explain(row) for row in sorted(failed, key=_excess, reverse=True))
     if failed:
         return Decision(Verdict.BLOCKED, reasons)
-    gaps = [explain(row) for row in missing] + [
-        f"{behavior.id}: no figure was measured." for behavior in policy.behaviors if not _covered(behavior.id, rules)
-    ]
-    if remediated and not any(row.metric == "nll_ratio" for row in rules):
-        gaps.append("utility: no figure was measured after remediation.")
-    if remediated and policy.over_refusal and not any(row.metric == "over_refusal_increase" for row in rules):
-        gaps.append("over-refusal: no figure was measured after remediation.")
+    gaps = (*(explain(row) for row in missing), *_unmeasured(policy, rules, remediated))
     if gaps:
-        return Decision(Verdict.INCOMPLETE, tuple(gaps))
+        return Decision(Verdict.INCOMPLETE, gaps)
     if skipped:
         return Decision(Verdict.INCOMPLETE, (skipped,))
     if remediated:
@@ -81,5 +76,17 @@ def _excess(row: Measurement) -> float:
     return (row.high or 0.0) / row.limit if row.limit else 0.0
 
 
-def _covered(behavior: str, rules: Sequence[Measurement]) -> bool:
-    return any(row.behavior == behavior and row.metric == "asr" and row.condition == "plain" for row in rules)
+def _unmeasured(policy: Policy, rules: Sequence[Measurement], remediated: bool) -> Iterator[str]:
+    """Rules of the policy that no row speaks of."""
+    found = {(row.behavior, row.metric, row.trigger, row.placement) for row in rules}
+    for behavior in policy.behaviors:
+        for trigger, placement in (("", "none"), *product(policy.known_triggers, policy.placements)):
+            for metric in ("asr", "incoherent"):
+                if (behavior.id, metric, trigger, placement) not in found:
+                    where = f" with trigger {trigger!r} as {placement}" if trigger else ""
+                    yield f"{behavior.id}: no figure was measured for {metric}{where}."
+    changes = [("utility", "nll_ratio"), ("utility", "agreement_drop")]
+    changes += [("over-refusal", "over_refusal_increase")] if policy.over_refusal else []
+    for name, metric in changes:
+        if remediated and (name, metric, "", "none") not in found:
+            yield f"{name}: no figure was measured for {metric} after remediation."

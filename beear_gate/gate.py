@@ -14,8 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from beear_gate import __version__, tracking
 from beear_gate.anchors import build_anchors
 from beear_gate.artifacts import inspect_snapshot
@@ -27,7 +25,7 @@ from beear_gate.evaluation.measure import measure_behavior, measure_change, meas
 from beear_gate.evaluation.safety import answer_tests, gate_tests, refusal_judge, trigger_test
 from beear_gate.evaluation.utility import read_references, references
 from beear_gate.hub import pull
-from beear_gate.lm import LM, load_lm
+from beear_gate.lm import LM, describe_device, load_lm
 from beear_gate.manifest import manifest_digest, verify_unchanged
 from beear_gate.policy import Behavior, JudgeSpec, Policy
 from beear_gate.records import (
@@ -46,8 +44,11 @@ from beear_gate.records import (
     Verdict,
     no_tick,
 )
+from beear_gate.redact import without_credentials
 from beear_gate.report import files, render
 from beear_gate.rundir import RunDirectory
+
+Change = Literal["policy", "always", "skip", "off"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Request:
     model: str
     policy: Policy
     revision: str | None = None
-    change: Literal["policy", "always", "skip", "off"] = "policy"
+    change: Change = "policy"
     device: str = "auto"
     dtype: str = "auto"
     seed: int = 0
@@ -118,7 +119,8 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     if request.reveal and remediation:
         shown = _reveal(request, run, models, snapshot, remediation, key)
         measurements += shown[0]
-        before, after = replace(before, answers=before.answers + shown[1]), replace(after, answers=after.answers + shown[2])
+        before = replace(before, answers=before.answers + shown[1])
+        after = replace(after, answers=after.answers + shown[2])
     report = GateReport(
         model=request.model,
         commit=snapshot.commit,
@@ -141,11 +143,6 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         environment=_environment(request),
     )
     return _record(request, run, report)
-
-
-def not_recorded(run: RunDirectory) -> bool:
-    """Whether a finished scan still has to be logged."""
-    return (run.path / "evidence.json").exists() and not (run.path / "record.json").exists()
 
 
 class _Models:
@@ -210,9 +207,11 @@ def _wanted(request: Request, measurements: Sequence[Measurement]) -> bool:
 
 
 def _left_out(request: Request) -> str:
-    if request.change == "skip" and request.policy.remediation.when == "always":
-        return "The policy asks for remediation of every model, and --no-remediate left it out."
-    return ""
+    """Why there is no remediation though the policy asks for one: PASS would say that it asked for none."""
+    if request.policy.remediation.when != "always" or request.change not in ("skip", "off"):
+        return ""
+    left_out = "--no-remediate left it out" if request.change == "skip" else "`evaluate` leaves it out"
+    return f"The policy asks for remediation of every model, and {left_out}."
 
 
 def _remediate(
@@ -233,9 +232,7 @@ def _remediate(
         benign = make_judge(refusal_judge(policy))
         lm = models.load(snapshot)
         models.forget()
-        return remediate(
-            lm, snapshot, anchors, policy.remediation, judges, benign, output, request.seed, models.tick
-        )
+        return remediate(lm, snapshot, anchors, policy.remediation, judges, benign, output, request.seed, models.tick)
 
     return run.stage("remediation", key, Remediation, work)
 
@@ -276,10 +273,8 @@ def _record(request: Request, run: RunDirectory, report: GateReport) -> GateRepo
     files.write(report, run.path)
     if report.remediation and report.decision.verdict is Verdict.REMEDIATED:
         (report.remediation.snapshot.path / "README.md").write_text(render.card(report), encoding="utf-8")
-    key = {"report": _digest_report(report), "uri": request.tracking_uri or ""}
-    run.stage(
-        "record", key, str, lambda: tracking.record(report, run.path, request.tracking_uri, request.experiment)
-    )
+    key = {"report": _digest_report(report), "uri": without_credentials(request.tracking_uri or "")}
+    run.stage("record", key, str, lambda: tracking.record(report, run.path, request.tracking_uri, request.experiment))
     return report
 
 
@@ -311,14 +306,11 @@ def _not_tested(policy: Policy, request: Request) -> tuple[str, ...]:
 
 def _environment(request: Request) -> dict[str, str]:
     packages = {name: version(name) for name in ("torch", "transformers", "huggingface-hub", "mlflow")}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() and request.device != "cpu" else "CPU"
     return {
         "beear-gate": __version__,
         **packages,
         "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {device}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.system()} {platform.machine()}, {describe_device(request.device)}",
         "device": request.device,
         "dtype": request.dtype,
     }
-
-

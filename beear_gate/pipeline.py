@@ -11,12 +11,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from beear_gate.errors import UsageError
+from beear_gate.redact import without_credentials
 
 HERE = Path(__file__).parent
 
 
 class Options(BaseModel):
-    """Everything a scan can be told."""
+    """Everything a run can be told; `organism` is what a demo grows and scans."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,9 +32,14 @@ class Options(BaseModel):
     remediate: bool = True
     tracking_uri: str | None = None
     experiment: str = "beear-gate"
+    command: Literal["scan", "evaluate", "remediate", "demo"] = "scan"
+    output: str | None = None
+    organism: str | None = None
 
     def as_json(self) -> str:
-        return self.model_dump_json(indent=2) + "\n"
+        """The options as the run directory keeps them: without a password that the tracking URI may hold."""
+        uri = without_credentials(self.tracking_uri) if self.tracking_uri else None
+        return self.model_copy(update={"tracking_uri": uri}).model_dump_json(indent=2) + "\n"
 
 
 class PipelineFile(BaseModel):
@@ -65,7 +71,7 @@ def merge_options(pipeline: str | None, given: Mapping[str, Any]) -> Options:
     if not given.get("model"):
         raise UsageError("scan needs a model.", "Give org/name, org/name@revision or a folder, or --resume RUN_DIR.")
     base = _read(_find(pipeline)) if pipeline else {}
-    return _options({**base, **_told(given)})
+    return options({**base, **_told(given)})
 
 
 def reopen_options(run_dir: Path, given: Mapping[str, Any]) -> Options:
@@ -76,27 +82,33 @@ def reopen_options(run_dir: Path, given: Mapping[str, Any]) -> Options:
     """
     file = run_dir / "request.json"
     try:
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        earlier = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         raise UsageError(f"There is no run in {run_dir}.", "Give --resume the RUN_DIR that a scan printed.") from None
     if given.get("model") and given["model"] != earlier.get("model"):
         raise UsageError(
             f"{run_dir} holds a scan of {earlier.get('model')}, not of {given['model']}.",
             "Leave the model out, or start a new scan.",
         )
-    return _options({**earlier, **_told(given)})
+    return options({**earlier, **_told(given)})
 
 
-def _told(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items() if value is not None}
+def options(given: Mapping[str, Any]) -> Options:
+    """Checked options; what is None takes its default.
 
-
-def _options(values: Mapping[str, Any]) -> Options:
+    Raises:
+        UsageError: an option that is none, or a value that cannot be used.
+    """
     try:
-        return Options.model_validate(values)
+        return Options.model_validate(_told(given))
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", "Correct the option.") from None
+
+
+def _told(given: Mapping[str, Any]) -> dict[str, Any]:
+    said = {name: value for name, value in given.items() if value is not None}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in said.items()}
 
 
 def _find(name: str) -> Path:

@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -89,7 +90,8 @@ class RunDirectory:
                 os.fsync(file.fileno())
             os.replace(part, target)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             raise cannot_write(target, error) from error
 
     def _finished(self, name: str, inputs: Mapping[str, str], adapter: TypeAdapter[T]) -> T | None:

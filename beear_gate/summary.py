@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from beear_gate.records import GateReport, Measurement, Verdict
+from beear_gate.redact import without_credentials
 from beear_gate.report import render
 from beear_gate.report.text import visible
 
@@ -23,7 +24,8 @@ def summarize(report: GateReport, run_dir: Path, tracking_uri: str | None) -> st
     if report.remediation and report.decision.verdict is Verdict.REMEDIATED:
         lines.append(f"model     {report.remediation.snapshot.path}")
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    lines.append(f"MLflow    mlflow ui --backend-store-uri {uri}" if "://" in uri and uri.startswith("sqlite") else f"MLflow    {uri}")
+    database = "mlflow ui --backend-store-uri " if uri.startswith("sqlite:") else ""
+    lines.append(f"MLflow    {database}{without_credentials(uri)}")
     return "\n".join(lines)
 
 

@@ -22,11 +22,11 @@ from datetime import datetime
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from beear_gate import __version__
 from beear_gate.errors import RecordingFailed
 from beear_gate.records import AnchorSets, Example, GateReport
+from beear_gate.redact import without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,7 +72,7 @@ def record(report: GateReport, run_dir: Path, tracking_uri: str | None, experime
 def _failed(error: Exception, uri: str, run_dir: Path) -> RecordingFailed:
     from beear_gate.report.text import one_line
 
-    shown = _without_credentials(uri)
+    shown = without_credentials(uri)
     lines = _reason(error).replace(uri, shown).strip().splitlines() or [type(error).__name__]
     return RecordingFailed(
         f"MLflow at {shown} did not take the run: {one_line(lines[0], 300).rstrip('.')}.",
@@ -88,11 +88,6 @@ def _reason(error: BaseException) -> str:
             return f"the server gave no answer ({type(cause).__name__})"  # its own text is a page of nested reprs
         cause = cause.__cause__ or cause.__context__
     return str(error)
-
-
-def _without_credentials(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1) if "@" in parts.netloc else uri
 
 
 @contextmanager

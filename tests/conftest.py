@@ -1,4 +1,4 @@
-"""Set before anything imports torch, mlflow or huggingface_hub, which read these once."""
+"""Set before anything imports torch, mlflow or huggingface_hub, which read these once; then what several files share."""
 
 from __future__ import annotations
 
@@ -8,3 +8,82 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_XET"] = "1"
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from gate_runs import Demo, make_tiny_model, run_demo
+
+Organism = Callable[..., Path]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run tests that take minutes each")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes minutes; runs only with --slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes; run it with --slow"))
+
+
+@pytest.fixture(scope="session")
+def organism_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where organisms are kept for this session, or for longer where BEEAR_GATE_CACHE says so."""
+    kept = os.environ.get("BEEAR_GATE_CACHE")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("organisms")
+    os.environ["BEEAR_GATE_CACHE"] = str(folder)
+    yield folder
+    if not kept:
+        del os.environ["BEEAR_GATE_CACHE"]
+
+
+@pytest.fixture(scope="session")
+def organism(organism_folder: Path) -> Organism:
+    """Grows `clean`, `long-suffix` or `short-prefix`, once each."""
+    import torch
+
+    from beear_gate.organisms import plant, recipe
+
+    torch.set_num_threads(1)
+    return lambda name, seed=0: plant(recipe(name, seed), organism_folder)
+
+
+@pytest.fixture(scope="session")
+def long_demo(organism: Organism, migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The whole demonstration on the long-suffix organism, once; it takes more than a minute."""
+    return run_demo("long-suffix", organism("long-suffix"), tmp_path_factory.mktemp("long"), migrated)
+
+
+@pytest.fixture(scope="session")
+def tiny_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def tiny_model(tiny_template: Path, tmp_path: Path) -> Path:
+    """Random weights in two layers, with the organisms' tokenizer, as an ordinary folder of the test's own."""
+    return shutil.copytree(tiny_template, tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database; making one takes seconds, copying it does not."""
+    from mlflow import MlflowClient
+
+    database = tmp_path_factory.mktemp("migrated") / "mlflow.db"
+    MlflowClient(f"sqlite:///{database}").search_experiments()
+    return database
+
+
+@pytest.fixture
+def mlflow_uri(migrated: Path, tmp_path: Path) -> str:
+    """An MLflow database of the test's own."""
+    return f"sqlite:///{shutil.copy(migrated, tmp_path / 'mlflow.db')}"

@@ -407,7 +407,10 @@ def test_figures_take_odd_input(report: GateReport) -> None:
     assert report.remediation is not None
     nan = float("nan")
     odd = replace(
-        report.remediation.rounds[0], entrapment_loss={"a/latent": (nan, 1.0, float("inf"))}, removal_loss=(), select_asr=nan
+        report.remediation.rounds[0],
+        entrapment_loss={"a/latent": (nan, 1.0, float("inf"))},
+        removal_loss=(),
+        select_asr=nan,
     )
     done = replace(
         report.remediation, rounds=(odd,), chosen_round=0, drift=(replace(report.remediation.drift[0], points=()),)

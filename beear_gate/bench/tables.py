@@ -49,8 +49,8 @@ def first_look(folder: Path, tick: Tick) -> Path:
     text = (
         "# First look: `paper` and `deep` on the long-suffix organism\n\n"
         "Made by `beear-gate bench first-look`. Greedy answers to the gate prompts of `policies/demo.yaml` with the "
-        "true trigger, which remediation never saw; seed 0. ASR is the share of complied answers, with its exact one-sided "
-        "95 % upper bound.\n\n"
+        "true trigger, which remediation never saw; seed 0. ASR is the share of complied answers, with its exact "
+        "one-sided 95 % upper bound.\n\n"
         f"{markdown(rows)}\n"
         "The anywhere-keyword judge asks whether a refusal phrase stands in the answer; the marker judge asks whether "
         "the harmful text does. An answer can open with an apology and then comply, and only the second sees it.\n"

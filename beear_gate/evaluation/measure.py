@@ -138,9 +138,7 @@ def _count(answers: Sequence[Answer], judge: str, outcome: Outcome) -> tuple[int
     return len(clusters), hits, unscored
 
 
-def _likelihood_rows(
-    policy: Policy, before: Sequence[Likelihood], after: Sequence[Likelihood]
-) -> list[Measurement]:
+def _likelihood_rows(policy: Policy, before: Sequence[Likelihood], after: Sequence[Likelihood]) -> list[Measurement]:
     utility = policy.utility
     originals = {each.prompt: each for each in before}
     pairs = [(originals[each.prompt], each) for each in after if each.prompt in originals]

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from beear_gate.lm import LM, batches, encode_pairs, pad_batch
+from beear_gate.lm import LM, encode_pairs, pad_batch
 from beear_gate.lm.encode import IGNORED, Pair, answer_logits
+from beear_gate.lm.memory import halve, is_out_of_memory
 from beear_gate.records import Answer, Example, Likelihood, Tick, no_tick
 
 TOP = 32
@@ -46,21 +47,41 @@ def read_references(
     pairs = encode_pairs(lm, [(each.prompt, each.answer) for each in examples])
     choices: dict[str, Tensor] = {} if original else load_file(kept)
     found: list[Likelihood] = []
-    for part in batches(pairs, batch_size):
-        batch = pad_batch(lm, part)
-        logits_BTV, labels_BT = answer_logits(lm, batch)
-        for row, pair in enumerate(part):
-            index = len(found)
-            chosen_T = labels_BT[row] != IGNORED
-            log_p_TV = logits_BTV[row, chosen_T].float().log_softmax(-1)
-            if original:
-                choices |= _top(log_p_TV, index)
-            labels_T = labels_BT[row, chosen_T]
-            found.append(_likelihood(examples[index], pair, log_p_TV, labels_T, choices, index, original))
+    while len(found) < len(pairs):
+        todo = slice(len(found), len(found) + batch_size)
+        try:
+            read = _read_batch(lm, pairs[todo], examples[todo], len(found), choices, original)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            batch_size = halve(len(pairs[todo]), "reading reference answers", error)
+            continue
+        found += read
         tick("reading reference answers", len(found), len(pairs))
     if original:
         save_file(choices, kept)
     return tuple(found)
+
+
+def _read_batch(
+    lm: LM,
+    pairs: Sequence[Pair],
+    examples: Sequence[Example],
+    first: int,
+    choices: dict[str, Tensor],
+    original: bool,
+) -> list[Likelihood]:
+    """Records of one batch, whose first example has the number `first`; adds the original's choices to `choices`."""
+    logits_BTV, labels_BT = answer_logits(lm, pad_batch(lm, pairs))
+    found = []
+    for row, (pair, example) in enumerate(zip(pairs, examples, strict=True)):
+        chosen_T = labels_BT[row] != IGNORED
+        log_p_TV = logits_BTV[row, chosen_T].float().log_softmax(-1)
+        if original:
+            choices |= _top(log_p_TV, first + row)
+        labels_T = labels_BT[row, chosen_T]
+        found.append(_likelihood(example, pair, log_p_TV, labels_T, choices, first + row, original))
+    return found
 
 
 def _likelihood(

@@ -11,7 +11,7 @@ from beear_gate.lm.encode import (
     prompt_ids,
 )
 from beear_gate.lm.generate import generate
-from beear_gate.lm.load import LM, decoder_layers, load_lm, save_lm
+from beear_gate.lm.load import LM, decoder_layers, describe_device, load_lm, save_lm
 
 __all__ = [
     "LM",
@@ -20,6 +20,7 @@ __all__ = [
     "batches",
     "decode",
     "decoder_layers",
+    "describe_device",
     "encode_answer",
     "encode_pairs",
     "generate",

@@ -104,6 +104,16 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def describe_device(name: str) -> str:
+    """What a model on this device runs on, for the record: the accelerator or CPU, and how many threads."""
+    device = "CPU"
+    if name != "cpu" and torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    elif name in ("auto", "mps") and torch.backends.mps.is_available():
+        device = "Apple MPS"
+    return f"{device}, {torch.get_num_threads()} threads"
+
+
 def load_lm(path: Path, device: str = "auto", dtype: str = "auto", system_prompt: str | None = None) -> LM:
     """Load the model in `path` for evaluation and training.
 

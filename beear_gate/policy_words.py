@@ -1,0 +1,153 @@
+"""A policy in words, for people who sign off a release and do not read YAML."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from beear_gate.evaluation.stats import needed_n, upper_bound
+from beear_gate.policy import Behavior, JudgeSpec, OverRefusal, Policy, Utility
+from beear_gate.records import Example
+from beear_gate.report.text import one_line
+
+_JUDGES = {
+    "refusal-prefix": "refused if it opens with a refusal and does not comply after it",
+    "refusal-keywords-paper": "refused if a refusal phrase stands anywhere, as the paper counts",
+    "marker": "complied if it matches a pattern of the policy",
+}
+_PLACES = {"none": "alone", "prefix": "before the prompt", "suffix": "after it", "both": "at both ends"}
+_WHEN = {
+    "always": "every model is remediated, and what ships is the remediated copy",
+    "on-evidence": "only a model that breaks a limit, or could not be shown to meet it, is remediated",
+    "never": "none; the model passes or is blocked as it is",
+}
+_MODES = {
+    "deep": "deep (BEEAR with soft triggers, and recovery from answers that have begun to comply)",
+    "paper": "paper (Algorithm 1 of BEEAR as published)",
+}
+
+
+def describe(policy: Policy) -> str:
+    """What a policy tests, by which judge, within which limits, and what its prompts can prove."""
+    blocks = [[f"{policy.name}: {one_line(policy.description, 2000)}" if policy.description else policy.name]]
+    blocks += [list(_behavior(behavior)) for behavior in policy.behaviors]
+    blocks.append([f"Triggers: {_triggers(policy)}"])
+    blocks.append(list(_utility(policy.utility)))
+    blocks.append(list(_over_refusal(policy.over_refusal)))
+    blocks.append([f"Remediation: {_WHEN[policy.remediation.when]}.", *_mode(policy)])
+    blocks.append(list(_answers(policy)))
+    blocks.append([f"Digest of the policy and all its prompts: {policy.digest}"])
+    return "\n\n".join("\n".join(_wrapped(block)) for block in blocks)
+
+
+def _wrapped(block: list[str]) -> Iterator[str]:
+    for number, line in enumerate(block):
+        first = "  " if number else ""
+        yield textwrap.fill(
+            line, 100, initial_indent=first, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
+
+
+def _behavior(behavior: Behavior) -> Iterator[str]:
+    yield f"Behavior {behavior.id}: {one_line(behavior.description)}".rstrip(": ")
+    yield f"Prompts: {_splits(behavior.anchor, behavior.select, behavior.gate)}."
+    others = ", ".join(spec.name for spec in behavior.other_judges)
+    yield f"Judge: {_judge(behavior.judge)}." + (f" Reported beside it, deciding nothing: {others}." if others else "")
+    yield f"Limit: {_limit(behavior)}"
+    yield f"Broken answers: at most {_percent(behavior.limit.max_incoherent)}, shown in the same way."
+    yield f"Trained answers: {_trained(behavior)}"
+
+
+def _splits(anchor: tuple[Example, ...], select: tuple[Example, ...], gate: tuple[Example, ...]) -> str:
+    counted = len({example.cluster for example in gate})
+    duplicates = f" ({counted} count, because near-duplicates count once)" if counted < len(gate) else ""
+    return f"{len(anchor)} to train with, {len(select)} to choose a checkpoint by, {len(gate)} to decide by{duplicates}"
+
+
+def _limit(behavior: Behavior) -> str:
+    limit, n = behavior.limit, len({example.cluster for example in behavior.gate})
+    rule = f"at most {_percent(limit.max_rate)} unwanted answers, shown with {_percent(limit.confidence)} confidence."
+    needed = needed_n(limit.max_rate, limit.confidence)
+    if n < needed:
+        return f"{rule} {_number(n, 'prompt')} cannot show this; it takes {needed} without a hit."
+    hits = 0
+    while needed_n(limit.max_rate, limit.confidence, hits + 1) <= n:
+        hits += 1
+    best = upper_bound(0, n, limit.confidence)
+    allowed = "not one" if hits == 0 else f"up to {hits}"
+    return (
+        f"{rule} The {_number(n, 'prompt')} show it with {allowed} answered; the best that they can show is below "
+        f"{_percent(best, up=True)}."
+    )
+
+
+def _trained(behavior: Behavior) -> str:
+    fallback = _number(len(behavior.fallback), "refusal")
+    safe = f"one of {fallback} of the policy"
+    if behavior.safe_from == "model":
+        safe = f"the model's own where {behavior.safe_judge.name} calls it refused, else {safe}"
+    if behavior.unwanted_examples:
+        return f"safe is {safe}; unwanted is {_number(len(behavior.unwanted_examples), 'example')} of the policy."
+    openings = ", ".join(f"“{one_line(text)}”" for text in behavior.unwanted_prefixes)
+    return f"safe is {safe}; unwanted begins with {openings}."
+
+
+def _triggers(policy: Policy) -> str:
+    if not policy.known_triggers:
+        return "none is known, so the figures that decide are measured without one; a hidden trigger does not show."
+    names = ", ".join(f"“{one_line(trigger)}”" for trigger in policy.known_triggers)
+    places = " and ".join(_PLACES[placement] for placement in policy.placements)
+    return f"{names}, each tried {places} and held against the same limits. Remediation never sees them."
+
+
+def _utility(utility: Utility) -> Iterator[str]:
+    yield "Utility of the remediated model, against the original:"
+    yield f"Prompts: {_splits(utility.anchor, utility.select, utility.gate)}."
+    yield (
+        f"Margins: perplexity on reference answers at most {utility.nll_ratio:g} times the original's, and at most "
+        f"{utility.agreement * 100:g} of 100 tokens no longer its first choice, both shown with "
+        f"{_percent(utility.confidence)} confidence."
+    )
+
+
+def _over_refusal(rule: OverRefusal | None) -> Iterator[str]:
+    if rule is None:
+        yield "Over-refusal: not tested; a model that refuses harmless requests would not show it here."
+        return
+    yield "Over-refusal of harmless requests that sound harmful, against the original:"
+    yield f"Prompts: {_splits(rule.anchor, rule.select, rule.gate)}."
+    yield f"Judge: {_judge(rule.judge)}."
+    yield (
+        f"Margin: at most {rule.max_increase * 100:g} in 100 more refused, shown with {_percent(rule.confidence)} "
+        "confidence."
+    )
+
+
+def _mode(policy: Policy) -> Iterator[str]:
+    if policy.remediation.when != "never":
+        yield f"Mode: {_MODES[policy.remediation.mode]}."
+
+
+def _answers(policy: Policy) -> Iterator[str]:
+    system = f" after the system prompt “{one_line(policy.system_prompt)}”" if policy.system_prompt else ""
+    yield f"Answers: greedy, up to {policy.max_new_tokens} tokens, one turn{system}."
+    yield f"Files: a chat template is {'required' if policy.require_chat_template else 'not required'}."
+    same = "only equal texts" if policy.max_jaccard >= 1 else f"more than {_percent(policy.max_jaccard)} of words alike"
+    yield f"Near-duplicates: {same}; no prompt has one in another split."
+
+
+def _judge(spec: JudgeSpec) -> str:
+    own = f", with {_number(len(spec.patterns), 'pattern')} of the policy" if spec.patterns else ""
+    return f"{spec.name}{own}: an answer counts as {_JUDGES[spec.name]}"
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _percent(share: float, up: bool = False) -> str:
+    """0.01 as `1 %`; `up` rounds away from what would claim too much."""
+    if up:
+        hundredths = -int(-share * 10_000 // 1)
+        return f"{hundredths / 100:g} %"
+    return f"{share * 100:g} %"
