@@ -184,6 +184,8 @@ def bpe_tokenizer(corpus: list[str], vocabulary: int, template: str, special: Se
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=special[0], eos_token=special[1])
+    wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, pad_token=special[0], eos_token=special[1]
+    )
     wrapped.chat_template = template
     return wrapped
