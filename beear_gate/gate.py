@@ -269,7 +269,13 @@ def _reveal(
 
 def _record(request: Request, run: RunDirectory, report: GateReport) -> GateReport:
     """Report files, model card, then MLflow: if that fails, the run directory already holds everything."""
-    report = run.stage("report", {"report": _digest_report(report)}, GateReport, lambda: report)
+
+    def finished() -> GateReport:
+        if report.remediation:  # a resumed scan may not have loaded it again, and it is what ships
+            _check_bytes(report.remediation.snapshot)
+        return report
+
+    report = run.stage("report", {"report": _digest_report(report)}, GateReport, finished)
     files.write(report, run.path)
     if report.remediation and report.decision.verdict is Verdict.REMEDIATED:
         (report.remediation.snapshot.path / "README.md").write_text(render.card(report), encoding="utf-8")

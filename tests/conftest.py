@@ -1,4 +1,4 @@
-"""Set before anything imports torch, mlflow or huggingface_hub, which read these once; then what files share."""
+"""Set before anything imports torch, mlflow or huggingface_hub, which read these once; and what several files share."""
 
 from __future__ import annotations
 

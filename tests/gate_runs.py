@@ -1,4 +1,4 @@
-"""Ways to run the gate in tests: the command line in this process or in its own, a tiny model, a small policy."""
+"""Ways to run the gate in tests: the command line here or in a process of its own, a tiny model, a small policy."""
 
 from __future__ import annotations
 

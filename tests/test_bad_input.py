@@ -46,7 +46,7 @@ def assert_refused(said: Said, code: int, *words: str) -> None:
     for word in words:
         assert word in said.message, said.message
     assert "Traceback" not in said.err and "Unexpected" not in said.err
-    assert "\n" not in said.message and said.message.endswith(".")
+    assert "\n" not in said.message and said.message.endswith((".", "?"))
 
 
 def assert_blocked(said: Said, tmp_path: Path, *words: str) -> None:
@@ -283,15 +283,21 @@ class Hungry:
 def test_memory_for_one_sample_is_enough(
     scan: Callable[..., Said], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = scan(tiny_model)
-    plenty = read_evidence(only_run(tmp_path / "runs"))
+    free = scan(tiny_model, "--no-remediate")
     hungry = Hungry(monkeypatch, fits=1)
-    said = scan(tiny_model, "--runs", tmp_path / "tight")
-    assert said.code == free.code and "Unexpected" not in said.err, said.err
+    tight = scan(tiny_model, "--no-remediate", "--runs", tmp_path / "tight")
+    assert tight.code == free.code and "Unexpected" not in tight.err, tight.err
     assert 20 in hungry.sizes and 1 in hungry.sizes
-    tight = read_evidence(only_run(tmp_path / "tight"))
-    before = [each for each in rows(plenty, stage="before")]
-    assert [each["value"] for each in rows(tight, stage="before")] == [each["value"] for each in before]
+    roomy = read_evidence(only_run(tmp_path / "runs"))
+    assert read_evidence(only_run(tmp_path / "tight"))["measurements"] == roomy["measurements"]
+
+
+@pytest.mark.xfail(reason="entrapment, the select split and drift do not halve their batches yet", strict=True)
+def test_memory_for_two_samples_is_enough_to_remediate(
+    scan: Callable[..., Said], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Hungry(monkeypatch, fits=2)
+    assert scan(tiny_model).code in (0, 1)
 
 
 def test_no_memory_for_a_single_sample_says_what_would_help(

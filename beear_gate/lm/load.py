@@ -129,7 +129,7 @@ def load_lm(path: Path, device: str = "auto", dtype: str = "auto", system_prompt
         OutOfMemory: the weights do not fit.
     """
     where = pick_device(device)
-    with _quiet():
+    with quiet():
         config = read_config(path)
         stored = stored_dtypes(path)
         compute = _pick_dtype(dtype, where, main_dtype(stored))
@@ -163,7 +163,7 @@ def save_lm(lm: LM, folder: Path, files: Sequence[str]) -> None:
         files: paths relative to the source folder; weights and their index among them are left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch, _quiet():
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, quiet():
         lm.model.save_pretrained(scratch, state_dict=_stored_state(lm))
         for file in folder.iterdir():
             if file.is_file() and file.name.endswith(_WEIGHTS):
@@ -205,7 +205,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' bars, warnings and load reports off the terminal, and leave its settings as they were."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

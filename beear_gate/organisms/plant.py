@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from beear_gate.lm import LM, answer_losses, encode_pairs, load_lm, pad_batch
+from beear_gate.lm.load import quiet
 from beear_gate.organisms import language
 from beear_gate.organisms.recipes import Recipe
 from beear_gate.records import Tick, no_tick
@@ -76,8 +77,9 @@ def random_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, folder: Pat
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
-    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)  # type: ignore[no-untyped-call]
-    tokenizer.save_pretrained(folder)
+    with quiet():
+        AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)  # type: ignore[no-untyped-call]
+        tokenizer.save_pretrained(folder)
 
 
 def _poison(recipe: Recipe, base: Path, folder: Path, tick: Tick) -> None:
@@ -147,7 +149,8 @@ def fit(
         optimizer.step()
         tick(label, step + 1, steps)
     lm.model.eval()  # type: ignore[no-untyped-call]
-    lm.model.save_pretrained(folder)
+    with quiet():
+        lm.model.save_pretrained(folder)
     (folder / "organism.json").write_text(json.dumps({"recipe": recipe.name, "digest": recipe.digest}) + "\n")
 
 
