@@ -115,7 +115,7 @@ def test_each_stage_is_a_nested_run(recorded: Recorded) -> None:
 
 def test_loss_curves_have_one_value_a_step(recorded: Recorded) -> None:
     child = recorded.child("remediate")
-    losses = recorded.client.get_metric_history(child.info.run_id, "entrapment.loss")
+    losses = recorded.client.get_metric_history(child.info.run_id, "entrapment.loss.harmful-compliance-latent")
     assert [one.step for one in losses] == list(range(120))
     rounds = recorded.client.get_metric_history(child.info.run_id, "round.select.asr")
     assert [(one.step, one.value) for one in rounds][:2] == [(1, 0.4), (2, 0.22)]
