@@ -97,7 +97,8 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     started, clock, policy = datetime.now(UTC), time.monotonic(), request.policy
     run.write("policy.yaml", policy.source)
     snapshot = run.stage("pull", _origin(request), ModelSnapshot, lambda: _pull(request, tick))
-    key = {"version": __version__, "files": manifest_digest(snapshot.files), "policy": policy.digest, "dtype": request.dtype}
+    key = {"files": manifest_digest(snapshot.files), "policy": policy.digest, "dtype": request.dtype}
+    key |= {"version": __version__}
     findings = run.stage("inspect", key, tuple[Finding, ...], lambda: _inspect(snapshot, policy))
     measurements: tuple[Measurement, ...] = ()
     before = after = Observations((), ())
