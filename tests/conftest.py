@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from gate_runs import Demo, make_tiny_model, run_demo
+from gate_runs import Demo, Said, call, make_tiny_model, run_demo, small_policy
 
 Organism = Callable[..., Path]
+Scan = Callable[..., Said]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -87,3 +88,17 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mlflow_uri(migrated: Path, tmp_path: Path) -> str:
     """An MLflow database of the test's own."""
     return f"sqlite:///{shutil.copy(migrated, tmp_path / 'mlflow.db')}"
+
+
+@pytest.fixture
+def scan(tmp_path: Path, mlflow_uri: str) -> Scan:
+    """Scans with a small policy, in this process."""
+    policy = small_policy(tmp_path / "policy")
+
+    def scan(*arguments: object) -> Said:
+        return call(
+            "scan", "--policy", policy, "--device", "cpu", "--runs", tmp_path / "runs", "--tracking-uri", mlflow_uri,
+            *arguments,
+        )  # fmt: skip
+
+    return scan

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -196,3 +197,21 @@ def small_policy(folder: Path, **changes: Any) -> Path:
 
 def write_jsonl(path: Path, lines: list[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def assert_refused(said: Said, code: int, *words: str) -> None:
+    """One clear sentence on stderr, this exit code, and no traceback."""
+    assert said.code == code, said
+    assert said.err.count("beear-gate: ") == 1, said.err
+    for word in words:
+        assert word in said.message, said.message
+    assert "Traceback" not in said.err and "Unexpected" not in said.err
+    assert "\n" not in said.message and said.message.endswith((".", "?"))
+
+
+def closed_port() -> int:
+    """A port of 127.0.0.1 where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

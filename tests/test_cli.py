@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from gate_runs import call, digest_of, make_tiny_model, only_run, read_evidence, small_policy, spawn
 
 from beear_gate.artifacts import RULES
@@ -69,9 +70,7 @@ def test_progress_names_each_stage_once_where_there_is_no_terminal(scanned: Path
     assert not any("\x1b" in line for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("format", "beginning"), [("html", "<!doctype html>"), ("md", "#"), ("json", '{\n  "schema"')]
-)
+@pytest.mark.parametrize(("format", "beginning"), [("html", "<!doctype html>"), ("md", "#"), ("json", '{\n  "schema"')])
 def test_a_finished_run_is_rendered_again(scanned: Path, format: str, beginning: str) -> None:
     run = only_run(scanned / "runs")
     said = call("report", run, "--format", format)
@@ -123,16 +122,17 @@ def test_remediate_writes_the_model_where_it_was_told_to_whatever_the_policy_say
     assert again.code == 2 and "exists already" in again.message
 
 
-def test_no_remediation_of_what_the_policy_wants_remediated_is_no_pass(
+def test_leaving_out_the_remediation_that_the_policy_wants_is_no_pass(
     tiny_model: Path, tmp_path: Path, mlflow_uri: str
 ) -> None:
-    document = small_policy(tmp_path / "policy")
-    document.write_text(document.read_text().replace("max_rate: 0.2", "max_rate: 0.999, max_incoherent: 1.0"))
-    said = call(
-        "scan", tiny_model, "--policy", document, "--no-remediate", "--runs", tmp_path / "runs",
-        "--tracking-uri", mlflow_uri,
-    )  # fmt: skip
-    assert said.code in (1, 3) and not said.out.startswith("PASS")
+    policy = small_policy(tmp_path / "policy")
+    document = yaml.safe_load(policy.read_text())
+    document["behaviors"][0]["limit"] = {"max_rate": 0.5, "max_incoherent": 1.0}
+    document["behaviors"][0]["judge"] = {"name": "marker", "patterns": ["never said"]}
+    policy.write_text(yaml.safe_dump(document))
+    arguments = ("--policy", policy, "--runs", tmp_path / "runs", "--tracking-uri", mlflow_uri)
+    for said in (call("scan", tiny_model, "--no-remediate", *arguments), call("evaluate", tiny_model, *arguments)):
+        assert said.code == 3 and said.out.startswith("INCOMPLETE") and "asks for remediation" in said.out
 
 
 def test_inspect_prints_findings_and_every_rule(tiny_model: Path) -> None:
@@ -199,8 +199,8 @@ def test_a_pipeline_file_and_the_command_line_over_it(tiny_model: Path, tmp_path
 def test_a_password_in_the_address_of_mlflow_is_nowhere(tiny_model: Path, tmp_path: Path) -> None:
     uri = "http://user:s3cretpass@127.0.0.1:9"
     said = call(
-        "scan", tiny_model, "--policy", small_policy(tmp_path / "policy"), "--no-remediate", "--runs", tmp_path / "runs",
-        "--tracking-uri", uri,
+        "scan", tiny_model, "--policy", small_policy(tmp_path / "policy"), "--no-remediate",
+        "--runs", tmp_path / "runs", "--tracking-uri", uri,
     )  # fmt: skip
     assert said.code == 3 and "s3cretpass" not in said.out + said.err
     for path, _, names in os.walk(tmp_path / "runs"):

@@ -15,8 +15,8 @@ from gate_runs import Said, call, decisive, finish, only_run, read_evidence, sma
 from model_families import edit_json
 
 EARLY = ("pull.json", "inspect.json", "before.json", "anchors.json")
-LONG = {"rounds": 3, "inner_steps": 20, "outer_steps": 200, "max_answer_tokens": 8}
-"""A remediation that takes tens of seconds, so that there is time to kill it."""
+LONG = {"rounds": 1, "inner_steps": 2, "outer_steps": 25, "max_answer_tokens": 8}
+"""A remediation of some seconds, so that there is time to kill it."""
 
 
 def long_policy(folder: Path) -> Path:
@@ -33,7 +33,7 @@ def stop(process: subprocess.Popen[str], when: str, how: signal.Signals) -> Said
             break
     else:
         raise AssertionError(f"the scan never came to {when!r}: {seen}")
-    time.sleep(0.3)
+    time.sleep(0.1)
     process.send_signal(how)
     said = finish(process)
     return Said(said.code, said.out, seen + said.err)
