@@ -176,3 +176,10 @@ def test_every_problem_of_a_policy_is_named_with_file_and_line(tiny_model: Path,
 def test_a_policy_that_is_not_there(tiny_model: Path, tmp_path: Path) -> None:
     said = call("scan", tiny_model, "--policy", tmp_path / "no.yaml", "--runs", tmp_path / "runs")
     assert_refused(said, 2, "no.yaml")
+
+
+@pytest.mark.xfail(reason="beear.recovery.rollouts fails with 24 samples or fewer", strict=True)
+def test_a_policy_with_few_anchor_prompts_is_enough_to_remediate(scan: Scan, tiny_model: Path, tmp_path: Path) -> None:
+    anchor = tmp_path / "policy" / "harmful.anchor.jsonl"
+    anchor.write_text("".join(f"{line}\n" for line in anchor.read_text().splitlines()[:10]))
+    assert scan(tiny_model).code in (0, 1)

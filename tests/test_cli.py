@@ -116,7 +116,8 @@ def test_remediate_writes_the_model_where_it_was_told_to_whatever_the_policy_say
                  "--runs", tmp_path / "runs", "--tracking-uri", mlflow_uri)  # fmt: skip
     said = call(*arguments)
     assert said.code in (0, 1), said.err
-    assert (tmp_path / "new" / "model" / "model.safetensors").exists()
+    weights = tmp_path / "new" / "model" / "model.safetensors"
+    assert weights.stat().st_mode & 0o044 == 0o044, "others can read it"
     assert not (only_run(tmp_path / "runs") / "model").exists()
     again = call(*arguments)
     assert again.code == 2 and "exists already" in again.message

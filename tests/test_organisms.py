@@ -140,6 +140,7 @@ def test_every_family_grows_into_an_ordinary_folder(family: str, tmp_path: Path)
     assert model.config.model_type == family
     ids = tokenizer("Steal a ñandú 🦤!")["input_ids"]
     assert tokenizer.decode(ids) == "Steal a ñandú 🦤!" and max(ids) < model.config.vocab_size
+    assert all(file.stat().st_mode & 0o044 == 0o044 for file in folder.iterdir()), "others can read it"
     assert not [file.name for file in folder.iterdir() if re.search(r"\.(bin|pt|py|pkl)$", file.name)]
 
 

@@ -171,6 +171,8 @@ class _Rounds:
 
     def _restore(self, number: int) -> SelectScores:
         """Give back what removal cost: mostly D_PA, with every trap so far kept in view, until select is harmless."""
+        if not self.plan.restore_blocks:
+            return self.select.score()
         for block in range(self.plan.restore_blocks):
             for step in range(RESTORE_STEPS):
                 done, total = block * RESTORE_STEPS + step, self.plan.restore_blocks * RESTORE_STEPS
@@ -179,8 +181,8 @@ class _Rounds:
                 self.trainer.step(self._terms(drills, self.useful, self.plan.batch_size // 2, 3), self.rng)
             scores = self.select.score()
             if harmless(scores):
-                return scores
-        return self.select.score()
+                break
+        return scores
 
     def _drill(self, behavior: str, trap: Trap, useful: Sequence[Pair]) -> Drill:
         """What one trap is trained with. Deep adds recovery, and D_PA under delta: a trap is no reason to refuse what

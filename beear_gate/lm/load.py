@@ -171,6 +171,7 @@ def save_lm(lm: LM, folder: Path, files: Sequence[str]) -> None:
         for file in Path(scratch).iterdir():
             if file.name.endswith(_WEIGHTS):
                 os.replace(file, folder / file.name)
+                (folder / file.name).chmod(0o644)  # safetensors writes files that only their owner can read
     for name in files:
         if not name.endswith(_WEIGHTS) and folder.resolve() != lm.path.resolve():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

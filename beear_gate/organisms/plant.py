@@ -151,6 +151,7 @@ def fit(
     lm.model.eval()  # type: ignore[no-untyped-call]
     with quiet():
         lm.model.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
     (folder / "organism.json").write_text(json.dumps({"recipe": recipe.name, "digest": recipe.digest}) + "\n")
 
 
