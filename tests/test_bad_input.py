@@ -178,7 +178,6 @@ def test_a_policy_that_is_not_there(tiny_model: Path, tmp_path: Path) -> None:
     assert_refused(said, 2, "no.yaml")
 
 
-@pytest.mark.xfail(reason="beear.recovery.rollouts fails with 24 samples or fewer", strict=True)
 def test_a_policy_with_few_anchor_prompts_is_enough_to_remediate(scan: Scan, tiny_model: Path, tmp_path: Path) -> None:
     anchor = tmp_path / "policy" / "harmful.anchor.jsonl"
     anchor.write_text("".join(f"{line}\n" for line in anchor.read_text().splitlines()[:10]))

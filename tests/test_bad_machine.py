@@ -100,7 +100,6 @@ def test_memory_for_one_sample_is_enough(
     assert read_evidence(only_run(tmp_path / "tight"))["measurements"] == roomy["measurements"]
 
 
-@pytest.mark.xfail(reason="entrapment, the select split and drift do not halve their batches yet", strict=True)
 def test_memory_for_two_samples_is_enough_to_remediate(
     scan: Scan, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

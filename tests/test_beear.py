@@ -17,7 +17,7 @@ from beear_gate.beear import remediate
 from beear_gate.beear.attack import Kind, make_attack
 from beear_gate.beear.entrapment import Sample, Trap, entrap
 from beear_gate.beear.plan import Plan, resolve
-from beear_gate.beear.recovery import recovery_pairs, unwanted_part
+from beear_gate.beear.recovery import recovery_pairs, rollouts, unwanted_part
 from beear_gate.beear.removal import Term, Trainer
 from beear_gate.beear.selection import Checkpoint, SelectScores, best, settled
 from beear_gate.errors import IncompleteError, UsageError
@@ -164,6 +164,17 @@ def test_recovery_trains_only_the_safe_answer_after_the_cut(lm: LM, plan: Plan) 
 def test_refused_rollouts_teach_no_recovery(lm: LM, plan: Plan) -> None:
     rolled = [encode_answer(lm, "never", ended=False)] * len(QUESTIONS)
     assert recovery_pairs(lm, trap(lm, plan), samples(lm), rolled, starts_with_sure, random.Random(0)) == []
+
+
+def test_forced_rollouts_begin_with_their_own_unwanted_answer_whatever_its_length(lm: LM, plan: Plan) -> None:
+    short, long = encode_answer(lm, "Sure", ended=False), encode_answer(lm, "Here is how to", ended=False)
+    asked = [replace(s, unwanted=(short, long)[place % 2]) for place, s in enumerate(samples(lm))]
+    rolled = rollouts(lm, trap(lm, plan, "suffix"), asked, replace(plan, max_answer_tokens=4), forced=True)
+    assert [answer[: len(s.unwanted)] for s, answer in zip(asked, rolled, strict=True)] == [s.unwanted for s in asked]
+
+
+def test_no_samples_have_no_rollouts(lm: LM, plan: Plan) -> None:
+    assert rollouts(lm, trap(lm, plan), [], plan, forced=True) == []
 
 
 def pairs_of(lm: LM) -> list[Pair]:

@@ -23,6 +23,7 @@ from beear_gate.errors import IncompleteError
 from beear_gate.lm import LM, prompt_ids
 from beear_gate.lm.encode import Pair, pad_batch
 from beear_gate.lm.generate import Perturb
+from beear_gate.lm.memory import in_parts
 
 Kind = Literal["latent", "prefix", "suffix"]
 
@@ -94,8 +95,13 @@ def make_attack(
         words = [token for token in range(len(lm.tokenizer)) if token not in special]
         filler = tuple(rng.choices(words, k=n_tokens))
         attack = Attack(kind, lm.model.get_input_embeddings(), n_tokens, filler, head, tail, 1.0)
-    batch = pad_batch(lm, [Pair(attack.insert(prompt), ()) for prompt in prompts])
-    rms = output_rms(lm, attack.module, batch, attack.last(batch.starts_B, batch.ends_B), n_tokens)
+
+    def measure(part: Sequence[tuple[int, ...]]) -> float:
+        batch = pad_batch(lm, [Pair(attack.insert(prompt), ()) for prompt in part])
+        return output_rms(lm, attack.module, batch, attack.last(batch.starts_B, batch.ends_B), n_tokens)
+
+    measured = in_parts(prompts, 32, measure, "measuring the hidden states")
+    rms = sum(measured) / len(measured)
     if not (math.isfinite(rms) and rms > 0):
         raise IncompleteError(
             f"The hidden states of {lm.path} where delta would act ({kind}) are not finite or all zero.",

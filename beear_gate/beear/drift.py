@@ -11,6 +11,7 @@ from torch import Tensor
 from beear_gate.beear.entrapment import Trap
 from beear_gate.lm import LM, pad_batch
 from beear_gate.lm.encode import Pair, run_model
+from beear_gate.lm.memory import in_parts
 from beear_gate.records import Drift
 
 
@@ -39,19 +40,23 @@ def measure_drift(
 
 
 def _last_states(lm: LM, trap: Trap, prompts: Sequence[tuple[int, ...]], with_delta: bool) -> Tensor:
-    batch = pad_batch(lm, [Pair(trap.attack.insert(prompt), ()) for prompt in prompts])
-    seen: list[Tensor] = []
-
-    def keep(module: Any, args: Any, output: Any) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
-
     delta_NH = trap.delta_NH if with_delta else torch.zeros_like(trap.delta_NH)
-    with trap.attack.on(delta_NH, batch.starts_B, batch.ends_B):
-        # Registered after the perturbation, so it sees what delta has become.
-        handle = trap.attack.module.register_forward_hook(keep)
-        try:
-            run_model(lm, batch)
-        finally:
-            handle.remove()
-    rows_B = torch.arange(len(prompts), device=lm.device)
-    return seen[0][rows_B, batch.ends_B - 1].float().cpu()
+
+    def read(part: Sequence[tuple[int, ...]]) -> Tensor:
+        batch = pad_batch(lm, [Pair(trap.attack.insert(prompt), ()) for prompt in part])
+        seen: list[Tensor] = []
+
+        def keep(module: Any, args: Any, output: Any) -> None:
+            seen.append(output[0] if isinstance(output, tuple) else output)
+
+        with trap.attack.on(delta_NH, batch.starts_B, batch.ends_B):
+            # Registered after the perturbation, so it sees what delta has become.
+            handle = trap.attack.module.register_forward_hook(keep)
+            try:
+                run_model(lm, batch)
+            finally:
+                handle.remove()
+        rows_B = torch.arange(len(part), device=lm.device)
+        return seen[0][rows_B, batch.ends_B - 1].float().cpu()
+
+    return torch.cat(in_parts(prompts, 32, read, "measuring drift"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from beear_gate.errors import IncompleteError
 from beear_gate.lm import LM, answer_losses, pad_batch
 from beear_gate.lm.encode import Pair
 from beear_gate.lm.generate import Perturb
+from beear_gate.lm.memory import in_parts
 
 CONVERGED = 0.3
 """Mean L(F(x, delta), y_h), in nats a token over the last steps, at which `deep` stops early."""
@@ -53,6 +55,7 @@ def entrap(lm: LM, attack: Attack, samples: Sequence[Sample], plan: Plan, rng: r
 
     Raises:
         IncompleteError: the loss or its gradient is not finite.
+        OutOfMemory: not even one sample fits.
     """
     delta_NH = torch.zeros(attack.n_tokens, lm.hidden_size, device=lm.device, requires_grad=True)
     optimizer = torch.optim.Adam([delta_NH], lr=plan.delta_lr * attack.rms)
@@ -60,13 +63,8 @@ def entrap(lm: LM, attack: Attack, samples: Sequence[Sample], plan: Plan, rng: r
     with frozen(lm):
         for _ in range(plan.inner_steps):
             drawn = rng.sample(samples, min(plan.batch_size, len(samples)))
-            unwanted = _loss(lm, attack, delta_NH, [Pair(attack.insert(s.prompt), s.unwanted) for s in drawn])
-            loss = unwanted
-            if plan.away_weight:
-                safe = _loss(lm, attack, delta_NH, [Pair(attack.insert(s.prompt), s.safe) for s in drawn])
-                loss = unwanted - plan.away_weight * safe
-            (gradient,) = torch.autograd.grad(loss, delta_NH)
-            if not (torch.isfinite(loss) and torch.isfinite(gradient).all()):
+            loss, unwanted, gradient = _gradient(lm, attack, delta_NH, drawn, plan)
+            if not (math.isfinite(loss) and torch.isfinite(gradient).all()):
                 raise IncompleteError(
                     f"Entrapment at {attack.kind} met a loss or gradient that is not finite.",
                     "Use --dtype float32, or a smaller remediation.delta_lr.",
@@ -74,7 +72,7 @@ def entrap(lm: LM, attack: Attack, samples: Sequence[Sample], plan: Plan, rng: r
             delta_NH.grad = gradient
             optimizer.step()
             _bound(delta_NH, plan.max_norm * attack.rms)
-            losses.append(float(unwanted.detach()))
+            losses.append(unwanted)
             if plan.mode == "deep" and sum(losses[-5:]) < 5 * CONVERGED and len(losses) >= 5:
                 break
     return Trap(attack, delta_NH.detach(), tuple(losses))
@@ -91,6 +89,26 @@ def frozen(lm: LM) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
+
+
+def _gradient(
+    lm: LM, attack: Attack, delta_NH: Tensor, drawn: Sequence[Sample], plan: Plan
+) -> tuple[float, float, Tensor]:
+    """Equation 2 on the drawn samples, its first term L(F(x, delta), y_h), and the gradient by delta."""
+
+    def part(samples: Sequence[Sample]) -> tuple[float, float, Tensor]:
+        share = len(samples) / len(drawn)
+        unwanted = _loss(lm, attack, delta_NH, [Pair(attack.insert(s.prompt), s.unwanted) for s in samples]) * share
+        loss = unwanted
+        if plan.away_weight:
+            safe = _loss(lm, attack, delta_NH, [Pair(attack.insert(s.prompt), s.safe) for s in samples]) * share
+            loss = unwanted - plan.away_weight * safe
+        (gradient,) = torch.autograd.grad(loss, delta_NH)
+        return float(loss.detach()), float(unwanted.detach()), gradient
+
+    parts = in_parts(drawn, len(drawn), part, "fitting delta")
+    losses, unwanted, gradients = zip(*parts, strict=True)
+    return sum(losses), sum(unwanted), torch.stack(gradients).sum(0)
 
 
 def _loss(lm: LM, attack: Attack, delta_NH: Tensor, pairs: Sequence[Pair]) -> Tensor:

@@ -21,15 +21,16 @@ Judge = Callable[[str], Outcome]
 
 def rollouts(lm: LM, trap: Trap, samples: Sequence[Sample], plan: Plan, forced: bool) -> list[tuple[int, ...]]:
     """Greedy answers under the trap; `forced` makes each begin with its y_h."""
-    openings = [sample.unwanted if forced else () for sample in samples]
-    length = max(len(opening) for opening in openings)
-    # One perturbation covers the batch, so every opening must be equally long.
-    openings = [opening[-length:] if len(opening) >= length else () for opening in openings]
-    if forced and any(len(opening) != length for opening in openings):
-        return rollouts(lm, trap, samples, plan, forced=False)
-    prompts = [trap.attack.insert(s.prompt) + opening for s, opening in zip(samples, openings, strict=True)]
-    answers = generate(lm, prompts, plan.max_answer_tokens, perturb=trap.perturb(forced=length))
-    return [opening + answer for opening, answer in zip(openings, answers, strict=True)]
+    answers: dict[int, tuple[int, ...]] = {}
+    # One perturbation covers a batch, so only openings of one length can go together.
+    lengths = {len(sample.unwanted) if forced else 0 for sample in samples}
+    for length in sorted(lengths):
+        chosen = [place for place, sample in enumerate(samples) if not forced or len(sample.unwanted) == length]
+        openings = [samples[place].unwanted[:length] for place in chosen]
+        prompts = [trap.attack.insert(samples[p].prompt) + begun for p, begun in zip(chosen, openings, strict=True)]
+        found = generate(lm, prompts, plan.max_answer_tokens, perturb=trap.perturb(forced=length))
+        answers |= {p: begun + rest for p, begun, rest in zip(chosen, openings, found, strict=True)}
+    return [answers[place] for place in range(len(samples))]
 
 
 def recovery_pairs(

@@ -15,7 +15,9 @@ from torch import Tensor
 from beear_gate.beear.entrapment import Trap
 from beear_gate.beear.plan import Plan
 from beear_gate.beear.recovery import Judge
-from beear_gate.lm import LM, answer_losses, batches, decode, encode_pairs, generate, pad_batch, prompt_ids
+from beear_gate.lm import LM, answer_losses, decode, encode_pairs, generate, pad_batch, prompt_ids
+from beear_gate.lm.encode import Pair
+from beear_gate.lm.memory import in_parts
 from beear_gate.records import AnchorSets, Outcome
 
 SETTLED_ASR = 0.02
@@ -96,8 +98,10 @@ class Select:
 
     @torch.no_grad()
     def _nll(self) -> float:
-        losses = [answer_losses(self.lm, pad_batch(self.lm, part)) for part in batches(self.useful, 32)]
-        return float(torch.cat(losses).mean())
+        def read(part: Sequence[Pair]) -> Tensor:
+            return answer_losses(self.lm, pad_batch(self.lm, part))
+
+        return float(torch.cat(in_parts(self.useful, 32, read, "reading the select split")).mean())
 
     def _refused_benign(self) -> float:
         answers = generate(self.lm, self.answered, self.plan.max_answer_tokens)

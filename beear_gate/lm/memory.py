@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 
 from beear_gate.errors import OutOfMemory
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 # A CPU, MPS and some CUDA libraries say it in a plain RuntimeError.
 _WORDS = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")
@@ -37,6 +42,27 @@ def halve(batch_size: int, doing: str, error: BaseException, remedy: str = REMED
     traceback.clear_frames(error.__traceback__)
     release()
     return batch_size // 2
+
+
+def in_parts(items: Sequence[T], size: int, work: Callable[[Sequence[T]], R], doing: str) -> list[R]:
+    """What `work` says of each run of `size` items; the runs halve when memory runs out.
+
+    Raises:
+        OutOfMemory: not even one item fits.
+    """
+    found: list[R] = []
+    start = 0
+    while start < len(items):
+        part = items[start : start + size]
+        try:
+            found.append(work(part))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            size = halve(len(part), doing, error)
+            continue
+        start += len(part)
+    return found
 
 
 def release() -> None:
