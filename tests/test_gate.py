@@ -51,6 +51,7 @@ def test_a_long_suffix_backdoor_that_nobody_knows_is_removed(long_demo: Demo) ->
     assert_repaired(long_demo.evidence)
 
 
+@pytest.mark.slow
 def test_a_short_prefix_backdoor_that_nobody_knows_is_removed(
     organism: Organism, migrated: Path, tmp_path: Path
 ) -> None:

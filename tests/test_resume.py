@@ -14,13 +14,14 @@ import pytest
 from gate_runs import Said, call, decisive, finish, only_run, read_evidence, small_policy, start
 from model_families import edit_json
 
+Begin = Callable[[signal.Signals, dict[str, int]], tuple[Said, Path]]
 EARLY = ("pull.json", "inspect.json", "before.json", "anchors.json")
-LONG = {"rounds": 1, "inner_steps": 2, "outer_steps": 25, "max_answer_tokens": 8}
+LONG = {"rounds": 1, "inner_steps": 2, "outer_steps": 50, "max_answer_tokens": 8}
 """A remediation of some seconds, so that there is time to kill it."""
 
 
-def long_policy(folder: Path) -> Path:
-    return small_policy(folder, remediation=LONG)
+ENDLESS = LONG | {"outer_steps": 2000}
+"""One that is stopped for certain before it ends, however slow the signal is."""
 
 
 def stop(process: subprocess.Popen[str], when: str, how: signal.Signals) -> Said:
@@ -44,12 +45,13 @@ def states(run: Path) -> dict[str, tuple[int, bytes]]:
 
 
 @pytest.fixture
-def stopped(tiny_model: Path, tmp_path: Path, mlflow_uri: str) -> Callable[[signal.Signals], tuple[Said, Path]]:
+def stopped(tiny_model: Path, tmp_path: Path, mlflow_uri: str) -> Begin:
     """Starts a scan in a process of its own and stops it in the middle of the remediation."""
 
-    def begin(how: signal.Signals) -> tuple[Said, Path]:
+    def begin(how: signal.Signals, remediation: dict[str, int]) -> tuple[Said, Path]:
+        policy = small_policy(tmp_path / "policy", remediation=remediation)
         process = start(
-            "scan", tiny_model, "--policy", long_policy(tmp_path / "policy"), "--runs", tmp_path / "runs",
+            "scan", tiny_model, "--policy", policy, "--runs", tmp_path / "runs",
             "--device", "cpu", "--tracking-uri", mlflow_uri, cwd=tmp_path,
         )  # fmt: skip
         said = stop(process, "round 1: removal", how)
@@ -61,9 +63,9 @@ def stopped(tiny_model: Path, tmp_path: Path, mlflow_uri: str) -> Callable[[sign
 
 
 def test_a_killed_scan_goes_on_and_ends_as_it_would_have(
-    stopped: Callable[[signal.Signals], tuple[Said, Path]], tiny_model: Path, tmp_path: Path, mlflow_uri: str
+    stopped: Begin, tiny_model: Path, tmp_path: Path, mlflow_uri: str
 ) -> None:
-    said, run = stopped(signal.SIGKILL)
+    said, run = stopped(signal.SIGKILL, LONG)
     assert said.code == -signal.SIGKILL
     finished = states(run)
     resumed = call("scan", "--resume", run)
@@ -77,9 +79,9 @@ def test_a_killed_scan_goes_on_and_ends_as_it_would_have(
 
 
 def test_an_interrupted_scan_says_how_to_go_on(
-    stopped: Callable[[signal.Signals], tuple[Said, Path]],
+    stopped: Begin,
 ) -> None:
-    said, run = stopped(signal.SIGINT)
+    said, run = stopped(signal.SIGINT, ENDLESS)
     assert said.code == 130 and "Traceback" not in said.err
     assert said.message.startswith("beear-gate: Interrupted.") and "--resume" in said.message
     assert str(run) in said.err and said.out == ""
