@@ -16,14 +16,12 @@ from beear_gate.redact import without_credentials
 HERE = Path(__file__).parent
 
 
-class Options(BaseModel):
-    """Everything a run can be told; `organism` is what a demo grows and scans."""
+class Settings(BaseModel):
+    """How to run, whatever the model: what a pipeline file and the command line can both say."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str
     policy: str = "release"
-    revision: str | None = None
     runs: str = "runs"
     device: str = "auto"
     dtype: str = "auto"
@@ -32,6 +30,13 @@ class Options(BaseModel):
     remediate: bool = True
     tracking_uri: str | None = None
     experiment: str = "beear-gate"
+
+
+class Options(Settings):
+    """Everything a run can be told; `organism` is what a demo grows and scans."""
+
+    model: str
+    revision: str | None = None
     command: Literal["scan", "evaluate", "remediate", "demo"] = "scan"
     output: str | None = None
     organism: str | None = None
@@ -42,24 +47,13 @@ class Options(BaseModel):
         return self.model_copy(update={"tracking_uri": uri}).model_dump_json(indent=2) + "\n"
 
 
-class PipelineFile(BaseModel):
-    """A pipeline file: every option but the model, each with a default."""
-
-    model_config = ConfigDict(extra="forbid")
+class PipelineFile(Settings):
+    """A pipeline file."""
 
     apiVersion: Literal["beear-gate/v1"]
     kind: Literal["Pipeline"]
     name: str
     description: str = ""
-    policy: str = "release"
-    runs: str = "runs"
-    device: str = "auto"
-    dtype: str = "auto"
-    seed: int = 0
-    batch_size: int = Field(default=64, ge=1)
-    remediate: bool = True
-    tracking_uri: str | None = None
-    experiment: str = "beear-gate"
 
 
 def merge_options(pipeline: str | None, given: Mapping[str, Any]) -> Options:
