@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import socket
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -55,11 +56,16 @@ def call(*arguments: object) -> Said:
     return Said(code, out.getvalue(), err.getvalue())
 
 
+def default_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """The command line in a process of its own."""
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [sys.executable, "-m", "beear_gate", *map(str, arguments)],
+        preexec_fn=default_sigint,  # a job in the background ignores it, and hands that down
+        args=[sys.executable, "-m", "beear_gate", *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **(env or {})},
         stdin=subprocess.DEVNULL,
