@@ -8,8 +8,8 @@ import json
 import os
 import random
 import shutil
-import socket
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
