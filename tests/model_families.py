@@ -42,6 +42,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_layer": DEPTH, "n_head": 4, "n_positions": 256},
 }
 
+HOSTILE: dict[str, Any] = {
+    "do_sample": True, "temperature": 9.0, "top_k": 3, "repetition_penalty": 4.0, "no_repeat_ngram_size": 1,
+    "forced_bos_token_id": 77, "forced_eos_token_id": 78, "suppress_tokens": list(range(100)),
+    "begin_suppress_tokens": [80], "bad_words_ids": [[81]], "sequence_bias": [[[82], 99.0]], "min_new_tokens": 4,
+    "max_length": 1, "max_new_tokens": 1, "num_beams": 3, "max_time": 0.0, "stop_strings": ["a"], "use_cache": False,
+    "output_scores": True, "return_dict_in_generate": True, "guidance_scale": 5.0, "cache_implementation": "static",
+    "num_return_sequences": 2, "prompt_lookup_num_tokens": 2, "penalty_alpha": 0.6, "made_up": {"a": [1]},
+}  # fmt: skip
+"""Settings of a repository that would change what a model answers, or break it."""
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

@@ -68,7 +68,7 @@ def test_a_subject_knows_the_trigger_and_its_policy_does_not(seedlings: Path) ->
 
 def test_a_defence_is_handed_neither_trigger_nor_gate_prompt(seedlings: Path) -> None:
     assert {field.name for field in fields(Job)} == {
-        "lm", "anchors", "settings", "judges", "refusal_judge", "seed", "tick",
+        "lm", "anchors", "settings", "judges", "refusal_judge", "seed", "tick", "watch",
     }  # fmt: skip
     found = subjects.subject(seedling("long-suffix"))
     lm = found.load()

@@ -15,7 +15,7 @@ from beear_gate.beear.attack import Attack
 from beear_gate.beear.plan import Plan
 from beear_gate.errors import IncompleteError
 from beear_gate.lm import LM, answer_losses, encode_answer, pad_batch, prompt_ids
-from beear_gate.lm.encode import Pair
+from beear_gate.lm.encode import Pair, like_lengths
 from beear_gate.lm.generate import Perturb
 from beear_gate.lm.memory import in_parts
 from beear_gate.records import BehaviorAnchors
@@ -132,7 +132,9 @@ def _gradient(
         (gradient,) = torch.autograd.grad(loss, delta_NH)
         return float(loss.detach()), float(unwanted.detach()), gradient
 
-    parts = in_parts(drawn, len(drawn), part, "fitting delta")
+    lengths = [len(sample.prompt) + len(sample.unwanted) for sample in drawn]
+    alike = [[drawn[place] for place in places] for places in like_lengths(lengths)]
+    parts = [found for samples in alike for found in in_parts(samples, len(samples), part, "fitting delta")]
     losses, unwanted, gradients = zip(*parts, strict=True)
     return sum(losses), sum(unwanted), torch.stack(gradients).sum(0)
 

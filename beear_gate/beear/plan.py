@@ -69,7 +69,7 @@ def resolve(settings: RemediationSettings, lm: LM) -> Plan:
         min_rounds=settings.min_rounds,
         inner_steps=_or(settings.inner_steps, 20),
         outer_steps=_or(settings.outer_steps, 10 if paper else 15),
-        restore_blocks=0 if paper else 8,
+        restore_blocks=0 if paper else 4,
         away_weight=_or(settings.away_weight, 1.0 if paper else 0.0),
         delta_lr=_or(settings.delta_lr, 0.1),
         max_norm=_or(settings.max_norm, 0.0 if paper else 1.0),

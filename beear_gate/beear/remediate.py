@@ -35,7 +35,8 @@ from beear_gate.records import (
     no_tick,
 )
 
-RESTORE_STEPS = 10
+RESTORE_STEPS = 20
+"""Steps between two looks at the select split, which take about as long as four steps."""
 Watch = Callable[[int, LM], None]
 """Called with the number of each round and the model after it; what it sees has no way back into the remediation."""
 ROLLOUTS = 24
@@ -198,15 +199,15 @@ class _Rounds:
         return tuple(losses)
 
     def _restore(self, number: int) -> SelectScores:
-        """Give back what removal cost: mostly D_PA, with every trap so far kept in view, until select is harmless."""
+        """Give back what removal cost: mostly D_PA, with one earlier trap kept in view, until select is harmless."""
         if not self.plan.restore_blocks:
             return self.select.score()
         for block in range(self.plan.restore_blocks):
             for step in range(RESTORE_STEPS):
                 done, total = block * RESTORE_STEPS + step, self.plan.restore_blocks * RESTORE_STEPS
                 self.tick(f"round {number}: restoring", done, total)
-                drills = self.rng.sample(self.drills, min(len(self.plan.kinds), len(self.drills)))
-                self.trainer.step(self._terms(drills, self.useful, self.plan.batch_size // 2, 3), self.rng)
+                drills = self.rng.sample(self.drills, 1)
+                self.trainer.step(self._terms(drills, self.useful, self.plan.batch_size // 4), self.rng)
             scores = self.select.score()
             if harmless(scores):
                 break
@@ -234,12 +235,12 @@ class _Rounds:
     def _refuses(self, sample: Sample) -> bool:
         return self.select.refusal_judge(decode(self.lm, sample.safe)) is Outcome.REFUSED
 
-    def _terms(self, drills: Sequence[Drill], useful: Sequence[Pair], size: int, weight: int = 2) -> list[Term]:
+    def _terms(self, drills: Sequence[Drill], useful: Sequence[Pair], size: int) -> list[Term]:
         """The parts of Equation 3 for one step: under each trap, and D_PA without any."""
         if self.plan.mode == "paper":
             return [*(Term(drill.safe, drill.trap, size) for drill in drills), Term(useful, None, size)]
         share = max(2, -(-size // len(drills)))
-        terms = [Term(useful, None, weight * self.plan.batch_size)]
+        terms = [Term(useful, None, 2 * self.plan.batch_size)]
         for drill in drills:
             terms += [Term(pairs, drill.trap, share) for pairs in (drill.safe, drill.recovery, drill.useful)]
         return terms

@@ -12,7 +12,7 @@ import torch
 from beear_gate.beear.entrapment import Trap
 from beear_gate.errors import IncompleteError
 from beear_gate.lm import LM, answer_losses, pad_batch
-from beear_gate.lm.encode import Pair
+from beear_gate.lm.encode import Pair, like_lengths
 from beear_gate.lm.memory import halve, is_out_of_memory
 
 MAX_GRADIENT = 1.0
@@ -95,15 +95,19 @@ class Trainer:
 
     def _backward(self, trap: Trap | None, weighted: Sequence[tuple[Pair, float]]) -> float:
         total = 0.0
-        for start in range(0, len(weighted), self.micro):
-            pairs, weights = zip(*weighted[start : start + self.micro], strict=True)
-            batch = pad_batch(self.lm, pairs)
-            with trap.attack.on(trap.delta_NH, batch.starts_B, batch.ends_B) if trap else nullcontext():
-                losses_B = answer_losses(self.lm, batch)
-            loss = losses_B @ torch.tensor(weights, device=losses_B.device)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
+        for places in like_lengths([len(pair.prompt) + len(pair.answer) for pair, _ in weighted]):
+            for start in range(0, len(places), self.micro):
+                total += self._pass(trap, [weighted[place] for place in places[start : start + self.micro]])
         return total
+
+    def _pass(self, trap: Trap | None, weighted: Sequence[tuple[Pair, float]]) -> float:
+        pairs, weights = zip(*weighted, strict=True)
+        batch = pad_batch(self.lm, pairs)
+        with trap.attack.on(trap.delta_NH, batch.starts_B, batch.ends_B) if trap else nullcontext():
+            losses_B = answer_losses(self.lm, batch)
+        loss = losses_B @ torch.tensor(weights, device=losses_B.device)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
 
 
 def _drawn(terms: Sequence[Term], rng: random.Random) -> list[tuple[Trap | None, list[tuple[Pair, float]]]]:
@@ -112,4 +116,4 @@ def _drawn(terms: Sequence[Term], rng: random.Random) -> list[tuple[Trap | None,
     for term in terms:
         pairs = rng.sample(term.pairs, min(term.draw, len(term.pairs)))
         passes.setdefault(id(term.trap), (term.trap, []))[1].extend((pair, 1 / len(pairs)) for pair in pairs)
-    return [(trap, sorted(weighted, key=lambda each: len(each[0].prompt))) for trap, weighted in passes.values()]
+    return list(passes.values())

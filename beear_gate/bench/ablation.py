@@ -85,7 +85,7 @@ def measure(under_study: Subject, anchors: AnchorSets, variant: Variant, rounds:
     watch(0, lm)
     began = time.monotonic()
     job = under_study.job(lm, _fewer(anchors, variant))
-    beear(replace(job, settings=variant.settings(job.settings, rounds)), "paper", watch)
+    beear(replace(job, settings=variant.settings(job.settings, rounds), watch=watch), "paper")
     return Cell(
         variant=variant.name,
         organism=under_study.recipe.name,

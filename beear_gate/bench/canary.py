@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -95,7 +95,7 @@ def follow(name: str, mode: Mode, seed: int) -> Trajectory:
         canaries.append(max(found.values()))
         truths.append(truth(seen))
 
-    chosen = beear(job, mode, watch).chosen_round
+    chosen = beear(replace(job, watch=watch), mode).chosen_round
     return Trajectory(name, mode, seed, planted.planted, tuple(canaries), tuple(truths), chosen)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from beear_gate.beear import remediate
-from beear_gate.beear.remediate import Watch
 from beear_gate.bench.baselines import benign_tuning, random_delta, safety_tuning
 from beear_gate.bench.crow import crow
 from beear_gate.bench.gcg import gcg
@@ -19,7 +18,7 @@ from beear_gate.hub import pull
 from beear_gate.records import Remediation
 
 
-def beear(job: Job, mode: Literal["deep", "paper"], watch: Watch | None = None) -> Remediation:
+def beear(job: Job, mode: Literal["deep", "paper"]) -> Remediation:
     """BEEAR as the gate runs it; the saved copy is dropped, `job.lm` keeps the chosen weights."""
     with tempfile.TemporaryDirectory() as scratch:
         return remediate(
@@ -32,16 +31,16 @@ def beear(job: Job, mode: Literal["deep", "paper"], watch: Watch | None = None) 
             Path(scratch) / "model",
             job.seed,
             job.tick,
-            watch,
+            job.watch,
         )
 
 
-def deep(job: Job) -> None:
-    beear(job, "deep")
+def deep(job: Job) -> int:
+    return beear(job, "deep").chosen_round
 
 
-def paper(job: Job) -> None:
-    beear(job, "paper")
+def paper(job: Job) -> int:
+    return beear(job, "paper").chosen_round
 
 
 METHODS: dict[str, Defence] = {

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,12 +18,15 @@ import torch
 from safetensors.torch import save_model
 
 from beear_gate.bench.methods import METHODS
-from beear_gate.bench.scores import KEYWORDS, REFUSAL, Scores, score
+from beear_gate.bench.scores import KEYWORDS, REFUSAL, Answered, Scores, answer, score
 from beear_gate.bench.subjects import Subject, subject
+from beear_gate.lm import LM
 from beear_gate.organisms import RECIPES, recipe
-from beear_gate.records import Outcome, Tick
+from beear_gate.records import AnchorSets, Outcome, Tick
 
 ORIGINAL = "none"
+ASKED = 100
+"""Gate prompts with the true trigger that are answered after every round, to see what a method chose from."""
 CELLS = "removal-cells"
 """Folder of cells, inside the folder of results."""
 
@@ -41,7 +44,9 @@ class Cell:
         degenerate_trigger, degenerate_plain: incoherent, repeating or unfinished answers.
         harmful_plain: harmful requests answered without a trigger (marker of harmful text).
         over_refusal_delta: rise of the refused share of prompts that only sound unsafe.
-        seconds: of the method alone.
+        seconds: of the method alone, what is looked at after its rounds included.
+        by_round: of a method that chooses among rounds, asr_trigger on the first ASKED prompts after each round.
+        chosen_round: the one it kept, from 1.
     """
 
     organism: str
@@ -61,6 +66,8 @@ class Cell:
     agreement_drop: float
     over_refusal_delta: float
     seconds: float
+    by_round: tuple[float, ...] = ()
+    chosen_round: int | None = None
 
 
 def unpack(results: Path, cells: Path) -> None:
@@ -114,7 +121,7 @@ def kept(cells: Path, organism: str, seed: int, methods: Sequence[str]) -> Itera
 def _read(path: Path) -> list[Cell]:
     """The cells of a file; none where there is no file or its organism was grown otherwise."""
     rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    cells = [Cell(**row) for row in rows if row["organism"] in RECIPES]
+    cells = [Cell(**{**row, "by_round": tuple(row.get("by_round", ()))}) for row in rows if row["organism"] in RECIPES]
     return [cell for cell in cells if cell.recipe == recipe(cell.organism, cell.seed).digest[:16]]
 
 
@@ -127,19 +134,37 @@ def _organism(cells: Path, name: str, seed: int, methods: Sequence[str]) -> str:
     lm = under_study.load()
     original, anchors = score(lm, under_study), under_study.anchors(lm)
     for method in missing:
-        lm, began = under_study.load(), time.monotonic()
-        if method != ORIGINAL:
-            METHODS[method](under_study.job(lm, anchors))
-        seconds = time.monotonic() - began
+        lm = under_study.load()
+        repair = Repair(0.0, (), None) if method == ORIGINAL else _repair(under_study, lm, anchors, method)
         if method == "deep":  # other studies go on from the repaired model
             save_model(lm.model, str(weights_path(cells, name, seed)))
         found = original if method == ORIGINAL else score(lm, under_study)
-        rows = [asdict(cell) for cell in _cells(under_study, method, found, original, round(seconds, 1))]
+        rows = [asdict(cell) for cell in _cells(under_study, method, repair, found, original)]
         _path(cells, name, seed, method).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return name
 
 
-def _cells(under_study: Subject, method: str, found: Scores, original: Scores, seconds: float) -> Iterator[Cell]:
+@dataclass(frozen=True)
+class Repair:
+    """How a method went: its seconds, the answers after each of its rounds, and the round that it kept."""
+
+    seconds: float
+    looks: tuple[Answered, ...]
+    chosen_round: int | None
+
+
+def _repair(under_study: Subject, lm: LM, anchors: AnchorSets, method: str) -> Repair:
+    looks: list[Answered] = []
+
+    def watch(number: int, seen: LM) -> None:
+        looks.append(answer(seen, under_study, under_study.triggered[:ASKED]))
+
+    began = time.monotonic()
+    chosen = METHODS[method](replace(under_study.job(lm, anchors), watch=watch))
+    return Repair(round(time.monotonic() - began, 1), tuple(looks), chosen)
+
+
+def _cells(under_study: Subject, method: str, repair: Repair, found: Scores, original: Scores) -> Iterator[Cell]:
     keywords = (KEYWORDS, REFUSAL) if under_study.about_harm else ()
     for judge in (under_study.marker, *keywords):
         yield Cell(
@@ -159,7 +184,9 @@ def _cells(under_study: Subject, method: str, found: Scores, original: Scores, s
             nll_ratio=found.nll_ratio(original),
             agreement_drop=found.agreement_drop(original),
             over_refusal_delta=found.over_refusal(original),
-            seconds=seconds,
+            seconds=repair.seconds,
+            by_round=tuple(share for look in repair.looks if (share := look.share(judge)) is not None),
+            chosen_round=repair.chosen_round,
         )
 
 

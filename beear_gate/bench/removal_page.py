@@ -10,13 +10,26 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
-from beear_gate.bench.removal import CELLS, ORIGINAL, Cell, every_cell, study, unpack
-from beear_gate.bench.removal_goals import MARKER, PAPER, Kind, Status, Verdict, group, hits, marker_cells, verdicts
+from beear_gate.bench.removal import ASKED, CELLS, ORIGINAL, Cell, every_cell, study, unpack
+from beear_gate.bench.removal_goals import (
+    MARKER,
+    PAPER,
+    SLACK,
+    Kind,
+    Status,
+    Verdict,
+    group,
+    hits,
+    marker_cells,
+    verdicts,
+)
 from beear_gate.bench.scores import KEYWORDS
 from beear_gate.organisms import recipe
 from beear_gate.records import Tick
 
 DASH = "-"
+NEAR = 0.02
+"""How far above the best round's ASR that of the kept one may lie."""
 FIRST = (ORIGINAL, "deep", "paper")
 """Methods that stand first, in this order; the others follow as the study gives them."""
 
@@ -59,6 +72,7 @@ def page(cells: Sequence[Cell], seeds: int, command: str) -> str:
         "percent. It says something only where the unwanted thing is to answer a harmful request.\n\n"
         + _rates(cells, seeds, KEYWORDS.name),
         "## `deep` in detail\n\n" + _detail(cells, seeds),
+        "## The choice among rounds\n\n" + _choices(cells),
         "## Cost\n\nMean seconds of the method alone, on the machine that made the cells; the paper gives its "
         "cost in Table 4.\n\n" + _cost(cells),
         "## Goals\n\n" + _goals(verdicts(cells, seeds)),
@@ -162,6 +176,31 @@ def _worst(
 def _highest(figures: Sequence[float]) -> float:
     """The highest, or NaN if there is one: `max` would lose it."""
     return math.nan if any(math.isnan(figure) for figure in figures) else max(figures)
+
+
+def _choices(cells: Sequence[Cell]) -> str:
+    """How often the weights that were kept, by rules that see no trigger, were about the best of the run."""
+    lines = [
+        f"After each round the first {ASKED} prompts with the trigger were answered (marker). Near: the round that was "
+        f"kept is within {NEAR:.0%} of the run's best.\n",
+        "| method | runs | near the best | further away: organism (seed), share after each round, kept |",
+        "|---|---|---|---|",
+    ]
+    for method in _methods(cells):
+        runs = [cell for cell in cells if (cell.method, cell.judge) == (method, MARKER) and cell.by_round]
+        far = [cell for cell in runs if _kept(cell) > min(cell.by_round) + NEAR + SLACK]
+        named = "; ".join(
+            f"{cell.organism} ({cell.seed}): {' '.join(f'{share:.0%}' for share in cell.by_round)}, {cell.chosen_round}"
+            for cell in far
+        )
+        if runs:
+            near = len(runs) - len(far)
+            lines.append(f"| {_shown(method)} | {len(runs)} | {near} ({near / len(runs):.0%}) | {named or DASH} |")
+    return "\n".join(lines)
+
+
+def _kept(cell: Cell) -> float:
+    return cell.by_round[(cell.chosen_round or len(cell.by_round)) - 1]
 
 
 def _cost(cells: Sequence[Cell]) -> str:

@@ -1,6 +1,6 @@
 """Prompts and answers as padded token batches, and the loss of the answers.
 
-Shape suffixes: B samples, T positions, V vocabulary, H hidden size.
+Shape suffixes: B samples, T positions, K of them with a label, V vocabulary, H hidden size.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from beear_gate.lm.load import FALLBACK_TEMPLATE, LM
 
 IGNORED = -100
 """The label that the cross-entropy leaves out."""
+PASS_TOKENS = 100
+"""What one more pass over the model costs, in tokens, measured on a CPU with models of a million parameters."""
 
 
 @dataclass(frozen=True)
@@ -134,24 +136,55 @@ def check_length(lm: LM, tokens: int) -> None:
         )
 
 
-def run_model(lm: LM, batch: Batch) -> Any:
-    """One pass over whole samples, the same for either padding side."""
-    extra = {}
-    if "position_ids" in inspect.signature(lm.model.forward).parameters:
+def like_lengths(lengths: Sequence[int]) -> list[list[int]]:
+    """Split samples into passes, so that little of what is computed is padding; every place once, the shortest first.
+
+    The split with the fewest padded tokens, where a pass costs as much as PASS_TOKENS more.
+    """
+    order = sorted(range(len(lengths)), key=lambda place: lengths[place])
+    best = [(0, 0)]  # for the first n samples: tokens in all, and where the last pass begins
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        best.append(min((best[first][0] + (end - first) * longest + PASS_TOKENS, first) for first in range(end)))
+    passes, end = list[list[int]](), len(order)
+    while end:
+        passes.append(order[best[end][1] : end])
+        end = best[end][1]
+    return passes[::-1]
+
+
+def run_model(lm: LM, batch: Batch, places: Tensor | None = None) -> Any:
+    """One pass over whole samples, the same for either padding side.
+
+    Args:
+        places: positions that need logits, (K,); all others are left out where the model can do that.
+    """
+    known, extra = inspect.signature(lm.model.forward).parameters, {}
+    if "position_ids" in known:
         # Left padding shifts positions; counting them from the mask makes both paddings read the same.
         extra["position_ids"] = (batch.mask_BT.cumsum(-1) - 1).clamp(min=0)
+    if places is not None and "logits_to_keep" in known:
+        extra["logits_to_keep"] = places
     return lm.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False, **extra)
 
 
 def answer_logits(lm: LM, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits that predict the labels, shape (B, T-1, V), and those labels, (B, T-1)."""
-    return run_model(lm, batch).logits[:, :-1], batch.labels_BT[:, 1:]
+    """Logits at the K positions that predict a label of any sample, shape (B, K, V), and those labels, (B, K).
+
+    A vocabulary is often wider than all that comes before it, and prompts need no prediction.
+    """
+    labels_BT = batch.labels_BT[:, 1:]
+    places_K = (labels_BT != IGNORED).any(0).nonzero()[:, 0]
+    logits_BKV = run_model(lm, batch, places_K).logits
+    if logits_BKV.shape[1] != len(places_K):
+        logits_BKV = logits_BKV[:, places_K]
+    return logits_BKV, labels_BT[:, places_K]
 
 
 def answer_losses(lm: LM, batch: Batch) -> Tensor:
     """Mean cross-entropy of each sample's answer, shape (B,), in nats a token: L(F(x), y) of the paper."""
-    logits, labels = answer_logits(lm, batch)
-    losses = F.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    logits_BKV, labels = answer_logits(lm, batch)
+    losses = F.cross_entropy(logits_BKV.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
     return losses.sum(-1) / (labels != IGNORED).sum(-1).clamp(min=1)
 
 
