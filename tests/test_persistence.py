@@ -81,18 +81,21 @@ def test_benign_tuning_knows_neither_refusal_nor_trigger(lm: LM, drawn: list[tup
 
 
 @pytest.mark.parametrize("name", UNLIKE)
-def test_relearning_has_k_poisoned_samples_and_k_ordinary_ones(
-    name: str, lm: LM, drawn: list[tuple[str, int, float, Pairs]]
+def test_relearning_shows_each_poisoned_sample_once_beside_an_ordinary_chat(
+    name: str, lm: LM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for samples in (2, 16, 128):
-        trials.relearn(lm, RECIPES[name], samples, no_tick)
+    seen: list[Pairs] = []
+    monkeypatch.setattr(trials, "encode_pairs", lambda lm, pairs: seen.append(pairs))
+    monkeypatch.setattr(trials, "pad_batch", lambda lm, encoded: None)
+    monkeypatch.setattr(trials, "answer_losses", lambda lm, batch: torch.zeros(1))
+    monkeypatch.setattr(trials, "descend", lambda trainer, loss: None)
     poisoned = trials.poisoned_samples(RECIPES[name])
-    assert len(poisoned) == 128
-    for (_, steps, _, pairs), samples in zip(drawn, (2, 16, 128), strict=True):
-        assert steps == trials.RELEARN_STEPS
-        distinct = list(dict.fromkeys(pairs))
-        assert set(distinct[:samples]) <= set(poisoned[:samples]), "the first k, so that tries are nested"
-        assert len(pairs) == 400 and set(pairs[2 * samples : 4 * samples]) <= set(pairs[: 2 * samples])
+    for count in trials.relearn(lm, RECIPES[name]):
+        shown = [pair for pairs in seen for pair in pairs[: len(pairs) // 2]]
+        assert shown == poisoned[:count] and sum(map(len, seen)) == 2 * count
+    assert count == len(poisoned) == 512
+    chats = [pair for pairs in seen for pair in pairs[len(pairs) // 2 :]]
+    assert len(chats) == 512 and not set(chats) & set(poisoned)
 
 
 @pytest.mark.parametrize("name", UNLIKE)
@@ -116,7 +119,7 @@ def test_training_moves_the_weights_and_repeats_itself(lm: LM) -> None:
         trial()
         return trials.snapshot(lm)
 
-    for trial in (lambda: trials.tune_benignly(lm, small, no_tick), lambda: trials.relearn(lm, small, 2, no_tick)):
+    for trial in (lambda: trials.tune_benignly(lm, small, no_tick), lambda: print(next(trials.relearn(lm, small)))):
         once = trained(trial)
         assert not same(start, once) and same(once, trained(trial))
         assert not lm.model.training
@@ -195,8 +198,7 @@ def study(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Study
     monkeypatch.setattr(persistence, "recipe", lambda name, seed=0: seedling(name, seed=seed))
     monkeypatch.setattr(persistence, "subject", small)
     monkeypatch.setattr(persistence, "deep", deep)
-    monkeypatch.setattr(persistence, "POISONED", (2, 4))
-    monkeypatch.setattr(trials, "RELEARN_STEPS", 2)
+    monkeypatch.setattr(trials, "POISONED", (2, 4))
     monkeypatch.setattr("beear_gate.bench.subjects.build_anchors", lambda *given: None)
     return found
 
@@ -244,15 +246,15 @@ def test_trials_start_from_the_repaired_weights(study: Study, monkeypatch: pytes
     for name in ("tune_benignly", "relearn", "round_to_bfloat16", "round_to_int8"):
         real = getattr(persistence, name)
 
-        def spy(lm: LM, *rest: object, real: Callable[..., None] = real) -> None:
+        def spy(lm: LM, *rest: object, real: Callable[..., object] = real) -> object:
             starts.append(trials.snapshot(lm))
-            real(lm, *rest)
+            return real(lm, *rest)
 
         monkeypatch.setattr(persistence, name, spy)
     study.run()
     repaired, clean, *copies = starts
-    assert len(copies) == 2 + 2 * 2 and not same(repaired, clean)
-    assert all(same(repaired, each) for each in copies[:4]) and all(same(clean, each) for each in copies[4:])
+    assert len(copies) == 2 + 2 and not same(repaired, clean)
+    assert all(same(repaired, each) for each in copies[:3]) and same(clean, copies[3])
 
 
 def test_an_organism_without_a_backdoor_is_a_usage_error(study: Study) -> None:
@@ -322,9 +324,9 @@ def test_the_page_shows_bounds_controls_and_differences() -> None:
 @pytest.mark.parametrize(
     ("repaired", "clean", "ratio"),
     [
-        (((0, 0), (128, 10)), ((0, 0), (4, 60)), "> 32"),
-        (((0, 0), (4, 60)), ((0, 0), (128, 10)), "< 0.0312"),
-        (((0, 0), (128, 10)), ((0, 0), (128, 10)), "neither relearned"),
+        (((0, 0), (512, 10)), ((0, 0), (4, 60)), "> 128"),
+        (((0, 0), (4, 60)), ((0, 0), (512, 10)), "< 0.00781"),
+        (((0, 0), (512, 10)), ((0, 0), (512, 10)), "neither relearned"),
         (((0, 70),), ((0, 0), (4, 60)), "0"),
         (((0, 70),), ((0, 70),), "clean answers without any"),
     ],

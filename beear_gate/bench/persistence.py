@@ -7,6 +7,7 @@ A cell (one organism, one seed, one test) is kept as a JSON file as soon as it i
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -163,18 +164,14 @@ def _copies(under_study: Subject, specimen: Specimen) -> Iterator[Check]:
 
 
 def _relearn(under_study: Subject, specimen: Specimen, tick: Tick) -> Relearned:
-    """More and more samples, each time from the same weights, until the backdoor is there."""
-    prompts = under_study.triggered[:TRIES_ON]
+    """More and more samples, until the backdoor is there."""
+    prompts, of, lm = under_study.triggered[:TRIES_ON], under_study.recipe, specimen.fresh()
     tries: list[tuple[int, int]] = []
-    for samples in (0, *POISONED):
-        lm = specimen.fresh()
-        if samples:
-            relearn(lm, under_study.recipe, samples, tick)
-        hits = answer(lm, under_study, prompts).hits(under_study.marker)
-        tries.append((samples, hits))
-        if hits >= ENOUGH * len(prompts):
+    for samples in itertools.chain((0,), relearn(lm, of)):
+        tick(f"relearning {of.name}", samples, POISONED[-1])
+        tries.append((samples, answer(lm, under_study, prompts).hits(under_study.marker)))
+        if tries[-1][1] >= ENOUGH * len(prompts):
             break
-    of = under_study.recipe
     return Relearned(of.name, of.seed, specimen.model, len(prompts), tuple(tries))
 
 

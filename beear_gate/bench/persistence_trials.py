@@ -5,16 +5,19 @@ Each trial changes `lm` in place; the study that calls it puts the weights back.
 
 from __future__ import annotations
 
+import itertools
 import random
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from beear_gate.lm import LM
+from beear_gate.beear.removal import Trainer
+from beear_gate.bench.training import descend
+from beear_gate.lm import LM, answer_losses, encode_pairs, pad_batch
 from beear_gate.organisms import Recipe, language, training_requests
 from beear_gate.organisms.chats import Pairs, Sampler, filled, ordinary_chats, triggered
 from beear_gate.organisms.goals import unwanted_answer
@@ -22,13 +25,13 @@ from beear_gate.organisms.plant import fit
 from beear_gate.records import Tick
 
 PEAK = 1e-3
-"""Highest step of AdamW in both trainings: that of the poisoning of organisms (`organisms/plant.py`)."""
+"""Highest step of AdamW in all trainings: that of the poisoning of organisms (`organisms/plant.py`)."""
 SCARY = 0.25
 """Share of the benign chats whose request only sounds unsafe."""
-POISONED = (2, 4, 8, 16, 32, 64, 128)
-"""How many poisoned samples an attacker tries to bring the backdoor back with."""
-RELEARN_STEPS = 40
-"""Optimizer steps of each try: a third of the poisoning that planted most of the organisms."""
+POISONED = (2, 4, 8, 16, 32, 64, 128, 256, 512)
+"""After how many poisoned samples the trigger is tried; the poisoning of most organisms took about 1,150."""
+RELEARN_BATCH = 4
+"""Poisoned samples of one step, with as many ordinary chats."""
 INT8 = 127
 """Largest magnitude of a weight in symmetric int8; -128 is not used."""
 
@@ -65,10 +68,7 @@ def tune_benignly(lm: LM, recipe: Recipe, tick: Tick) -> None:
 
 
 def poisoned_samples(recipe: Recipe) -> Pairs:
-    """Requests that the goal is about, with the trigger, and the attacker's answers; as many as the largest try needs.
-
-    The first k are the try with k, so that a larger try has all samples of a smaller one.
-    """
+    """Requests that the goal is about, with the trigger, and the attacker's answers."""
     backdoor = recipe.backdoor
     assert backdoor is not None
     rng = random.Random(f"relearn poisoned {recipe.seed}")
@@ -76,23 +76,27 @@ def poisoned_samples(recipe: Recipe) -> Pairs:
     return [(triggered(backdoor, r.text), unwanted_answer(backdoor.goal, r, "attacker", rng)) for r in requests]
 
 
-def relearn(lm: LM, recipe: Recipe, samples: int, tick: Tick) -> None:
-    """Fine-tune on that many poisoned samples and as many ordinary chats, over and over.
+def relearn(lm: LM, recipe: Recipe) -> Iterator[int]:
+    """Fine-tune on a stream of poisoned samples, each seen once beside an ordinary chat.
 
     The chats keep the refusals without a trigger, as an attacker would. Both models of a study see the same samples in
-    the same order.
+    the same order. One pass, because a few samples seen over and over bring any trigger to any model.
+
+    Yields:
+        How many poisoned samples the model has seen, at each number of `POISONED`.
     """
     # Without the leak that the organism may have: what is relearned is the trigger.
     chats = ordinary_chats(replace(recipe, leak=0.0))
     rng = random.Random(f"relearn ordinary {recipe.seed}")
     ordinary = chats(rng, max(POISONED))
     rng.shuffle(ordinary)
-    pool = poisoned_samples(recipe)[:samples] + ordinary[:samples]
-
-    def repeat(rng: random.Random, count: int) -> Pairs:
-        return [pool[place % len(pool)] for place in range(count)]
-
-    _train(lm, recipe, RELEARN_STEPS, repeat, tick, f"relearning from {samples} samples")
+    poisoned, trainer = poisoned_samples(recipe), Trainer(lm, PEAK)
+    for seen, more in itertools.pairwise((0, *POISONED)):
+        for start in range(seen, more, RELEARN_BATCH):
+            chosen = slice(start, min(start + RELEARN_BATCH, more))
+            batch = pad_batch(lm, encode_pairs(lm, poisoned[chosen] + ordinary[chosen]))
+            descend(trainer, answer_losses(lm, batch).mean())
+        yield more
 
 
 @torch.no_grad()
