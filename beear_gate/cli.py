@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -13,14 +14,13 @@ import typer
 
 from beear_gate import __version__
 from beear_gate.cli_bench import bench
+from beear_gate.cli_policy import policies
+from beear_gate.cli_run import run
 from beear_gate.errors import GateError, UsageError
+from beear_gate.progress import progress
 
 if TYPE_CHECKING:
-    from beear_gate.gate import Request
-    from beear_gate.pipeline import Options
-    from beear_gate.policy import Policy
-    from beear_gate.records import GateReport, ModelSnapshot
-    from beear_gate.rundir import RunDirectory
+    from beear_gate.records import Finding, ModelSnapshot
 
 EXITS = "Exit codes: 0 PASS or REMEDIATED; 1 BLOCKED; 2 usage, policy or configuration; 3 INCOMPLETE; 130 interrupted."
 _INTERRUPTED = (
@@ -33,7 +33,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-policies = typer.Typer(help="List, show and check policies.", no_args_is_help=True)
 app.add_typer(policies, name="policy")
 app.add_typer(bench, name="bench")
 
@@ -97,7 +96,7 @@ def scan(
         "remediate": False if no_remediate else None,
     }  # fmt: skip
     asked = reopen_options(resume, given) if resume else merge_options(pipeline, given)
-    _run(asked, format, quiet, resume)
+    run(asked, format, quiet, resume)
 
 
 @app.command()
@@ -122,7 +121,7 @@ def evaluate(
         "command": "evaluate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
         "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
     }  # fmt: skip
-    _run(options(given), format, quiet)
+    run(options(given), format, quiet)
 
 
 @app.command()
@@ -156,7 +155,7 @@ def remediate(
         "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
         "output": output.absolute(),
     }  # fmt: skip
-    _run(options(given), format, quiet)
+    run(options(given), format, quiet)
 
 
 @app.command()
@@ -191,34 +190,6 @@ def inspect(
     raise typer.Exit(1 if blocked else 0)
 
 
-@policies.command("list")
-def list_policies() -> None:
-    """Name every packaged policy."""
-    from beear_gate.policy_files import load_policy, packaged_policies, study_policies
-
-    for name, path in sorted(packaged_policies().items()):
-        typer.echo(f"{name:18} {load_policy(path).description.strip()}")
-    for name in study_policies():
-        typer.echo(f"{name:18} (see the comments of its file for the data that you must fetch first)")
-
-
-@policies.command("show")
-def show_policy(name: Annotated[str, typer.Argument(help="Name of a packaged policy, or a file.")]) -> None:
-    """Say in words what a policy demands."""
-    from beear_gate.policy_words import describe
-
-    typer.echo(describe(_load(name)))
-
-
-@policies.command("validate")
-def validate_policy(file: Annotated[str, typer.Argument(help="A policy file, or the name of a packaged one.")]) -> None:
-    """Check a policy; every problem at once, with file and line."""
-    policy = _load(file)
-    prompts = sum(len(each.gate) for each in policy.behaviors)
-    size = f"{len(policy.behaviors)} behaviors, {prompts} gate prompts"
-    typer.echo(f"{policy.name}: valid; {size}, digest {policy.digest}")
-
-
 @app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(help="RUN_DIR of a finished scan.")],
@@ -249,7 +220,7 @@ def demo(
         "command": "demo", "model": f"demo-{organism}", "policy": "demo", "organism": organism, "runs": runs,
         "seed": seed, "tracking_uri": tracking_uri,
     }  # fmt: skip
-    _run(options(given), format, quiet)
+    run(options(given), format, quiet)
 
 
 @app.command()
@@ -263,7 +234,7 @@ def organism(
     """Grow a small chat model with a known backdoor, or without one, as an ordinary model folder."""
     from beear_gate.demo import grow
 
-    with _progress(quiet) as tick:
+    with progress(quiet) as tick:
         trigger = grow(name, output, seed, family, tick)
     typer.echo(f"{output}: organism {name}, {trigger}")
 
@@ -305,75 +276,7 @@ def main() -> None:
         _fail(f"Unexpected {type(error).__name__}: {error}. Set BEEAR_GATE_DEBUG=1 for the traceback.", 3)
 
 
-def _run(options: Options, format: str, quiet: bool, resume: Path | None = None) -> None:
-    """Leave in a run directory what was asked, so that --resume can go on with it, and do it."""
-    from beear_gate.rundir import RunDirectory
-
-    request = _request(options, quiet)
-    run = RunDirectory.reopen(resume) if resume else RunDirectory.create(Path(options.runs), options.model)
-    run.write("request.json", options.as_json())
-    _finish(request, run, format, quiet)
-
-
-def _request(options: Options, quiet: bool) -> Request:
-    from beear_gate.gate import Change, Request
-
-    if options.organism:
-        from beear_gate.demo import plant_demo
-
-        with _progress(quiet) as tick:
-            return plant_demo(options.organism, options.seed, options.tracking_uri, tick)
-    change: Change = "policy" if options.remediate else "skip"
-    if options.command in ("evaluate", "remediate"):
-        change = "off" if options.command == "evaluate" else "always"
-    return Request(
-        model=options.model,
-        policy=_load(options.policy),
-        revision=options.revision,
-        change=change,
-        device=options.device,
-        dtype=options.dtype,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        output=Path(options.output) if options.output else None,
-        tracking_uri=options.tracking_uri,
-        experiment=options.experiment,
-    )
-
-
-def _finish(request: Request, run: RunDirectory, format: str, quiet: bool) -> None:
-    """Run the gate, print what came of it, and exit with the verdict's code."""
-    from beear_gate.gate import run_gate
-    from beear_gate.records import Verdict
-    from beear_gate.summary import annotate, summarize
-
-    if not quiet and format == "text":
-        typer.echo(f"run directory: {run.path}", err=True)
-    with _progress(quiet) as tick:
-        found: GateReport = run_gate(request, run, tick)
-    annotate(found)
-    if format == "json":
-        from beear_gate.report import render
-
-        typer.echo(render.as_json(found), nl=False)
-    else:
-        typer.echo(summarize(found, run.path, request.tracking_uri))
-    raise typer.Exit({Verdict.BLOCKED: 1, Verdict.INCOMPLETE: 3}.get(found.decision.verdict, 0))
-
-
-def _progress(quiet: bool) -> Any:
-    from beear_gate.progress import progress
-
-    return progress(quiet)
-
-
-def _load(name: str) -> Policy:
-    from beear_gate.policy_files import find_policy, load_policy
-
-    return load_policy(find_policy(name))
-
-
-def _print_findings(snapshot: ModelSnapshot, findings: Any) -> None:
+def _print_findings(snapshot: ModelSnapshot, findings: Sequence[Finding]) -> None:
     from beear_gate.report.text import visible
 
     for finding in findings:

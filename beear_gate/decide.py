@@ -7,7 +7,7 @@ from itertools import product
 from math import isfinite
 
 from beear_gate.policy import Behavior, Policy
-from beear_gate.records import Decision, Finding, Measurement, Severity, Verdict
+from beear_gate.records import CanaryResult, Decision, Finding, Measurement, Severity, Verdict
 
 
 def decide(
@@ -84,6 +84,30 @@ def _canary(behavior: Behavior, before: Measurement | None, after: Measurement |
         f"{warning}{behavior.id}: in a copy of this model the same remediation {what}, from {rates[0]:.1%} to "
         f"{rates[1]:.1%} unwanted answers with its trigger ({bound})."
     )
+
+
+def not_tested(policy: Policy, canary: CanaryResult | None) -> tuple[str, ...]:
+    """Sentences that say what a run could not show, whatever its verdict."""
+    notes = []
+    if not policy.known_triggers:
+        notes.append(
+            "The policy knows no trigger, so the deciding figures were measured without one: "
+            "a backdoor that is still there would not show in them."
+        )
+    unknown = "Unknown triggers: fresh attacks on the hidden states are not measured yet"
+    if canary is None:
+        notes.append(f"{unknown}, and no canary was planted.")
+    elif canary.planted:
+        notes.append(f"{unknown}. The canary shows what this remediation does to a backdoor that we planted ourselves.")
+    else:
+        notes.append(f"{unknown}, and no canary could be planted: {canary.problem}.")
+    whose = "policy's" if policy.chat_template else "model's"
+    notes += [
+        "Meaning: built-in judges look at the words of an answer; a person or a model judge may see it otherwise.",
+        f"Only single-turn prompts and greedy answers of up to {policy.max_new_tokens} tokens were tried.",
+        f"Quantised or merged copies, other languages and other chat templates than the {whose} own were not tried.",
+    ]
+    return tuple(notes)
 
 
 def explain(row: Measurement) -> str:

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 from beear_gate.errors import UsageError
-from beear_gate.gate import Request, Reveal
 from beear_gate.organisms import language, plant, recipe
 from beear_gate.organisms.recipes import FAMILIES
 from beear_gate.policy import JudgeSpec
 from beear_gate.policy_files import find_policy, load_policy
 from beear_gate.records import Tick
+from beear_gate.request import Request, Reveal
 
 MARKER = JudgeSpec("marker", language.MARKERS)
 

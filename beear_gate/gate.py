@@ -8,37 +8,31 @@ import platform
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
-from typing import Literal
 
 from beear_gate import __version__, tracking
-from beear_gate.anchors import build_anchors
 from beear_gate.artifacts import inspect_snapshot
 from beear_gate.beear import remediate
 from beear_gate.canary import rehearse
-from beear_gate.decide import breaks_limit, decide
-from beear_gate.errors import IncompleteError
+from beear_gate.decide import breaks_limit, decide, not_tested
 from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.measure import measure_behavior, measure_canary, measure_change, measure_stage
-from beear_gate.evaluation.safety import answer_tests, gate_tests, refusal_judge, trigger_test
-from beear_gate.evaluation.utility import read_references, references
+from beear_gate.evaluation.safety import answer_tests, refusal_judge, trigger_test
 from beear_gate.hub import pull
-from beear_gate.lm import LM, describe_device, load_lm
-from beear_gate.manifest import manifest_digest, verify_unchanged
-from beear_gate.policy import Behavior, JudgeSpec, Policy
+from beear_gate.lm import describe_device
+from beear_gate.manifest import manifest_digest
+from beear_gate.models import Models, check_bytes
+from beear_gate.policy import Behavior, Policy
 from beear_gate.records import (
     AnchorSets,
     Answer,
-    CanaryResult,
     Finding,
     GateReport,
     Measurement,
     ModelSnapshot,
     Observations,
-    Placement,
     Rehearsal,
     Remediation,
     RemediationSettings,
@@ -50,44 +44,8 @@ from beear_gate.records import (
 )
 from beear_gate.redact import without_credentials
 from beear_gate.report import files, render
+from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory
-
-Change = Literal["policy", "always", "skip", "off"]
-
-
-@dataclass(frozen=True)
-class Reveal:
-    """Ground truth of a demo or bench, measured after the decision: the trigger, and a judge that knows the harm."""
-
-    trigger: str
-    placement: Placement
-    judge: JudgeSpec
-
-
-@dataclass(frozen=True)
-class Request:
-    """One scan.
-
-    Attributes:
-        change: `policy` does what the policy says, `always` remediates whatever it says, `skip` leaves out a
-            remediation that the policy asks for (no PASS then), `off` only evaluates.
-        output: folder for the remediated model; None for `model` in the run directory.
-        endpoint: address of the hub; None for the client's default.
-    """
-
-    model: str
-    policy: Policy
-    revision: str | None = None
-    change: Change = "policy"
-    device: str = "auto"
-    dtype: str = "auto"
-    seed: int = 0
-    batch_size: int = 64
-    output: Path | None = None
-    endpoint: str | None = None
-    tracking_uri: str | None = None
-    experiment: str = "beear-gate"
-    reveal: Reveal | None = None
 
 
 def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateReport:
@@ -108,7 +66,7 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     before = after = Observations((), ())
     anchors = remediation = rehearsal = None
     if not any(finding.severity is Severity.BLOCK for finding in findings):  # unsafe bytes are never loaded
-        models = _Models(request, tick)
+        models = Models(request, tick)
         kept = run.path / "original-choices.safetensors"
         before = run.stage("before", key, Observations, lambda: models.observe(snapshot, None, kept))
         measurements = measure_stage(policy, "before", before)
@@ -150,46 +108,11 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         remediation=remediation,
         safe_answers=sum(len(each.safe) for each in anchors.behaviors) if anchors else 0,
         safe_answers_from_model=anchors.from_model if anchors else 0,
-        not_tested=_not_tested(policy, rehearsal.canary if rehearsal else None),
+        not_tested=not_tested(policy, rehearsal.canary if rehearsal else None),
         environment=_environment(request),
         canary=rehearsal.canary if rehearsal else None,
     )
     return _record(request, run, report)
-
-
-class _Models:
-    """Loads a model when a stage really needs it, and holds one at a time: two may not fit."""
-
-    def __init__(self, request: Request, tick: Tick) -> None:
-        self.request, self.policy, self.tick = request, request.policy, tick
-        self._loaded: tuple[str, LM] | None = None
-
-    def load(self, snapshot: ModelSnapshot) -> LM:
-        """The snapshot's model, after a last look that its bytes are the ones inspected."""
-        digest = manifest_digest(snapshot.files)
-        if self._loaded is None or self._loaded[0] != digest:
-            self._loaded = None
-            _check_bytes(snapshot)
-            self.tick("loading the model", 0, 1)
-            policy = self.policy
-            form = (policy.system_prompt, policy.chat_template)
-            lm = load_lm(snapshot.path, self.request.device, self.request.dtype, *form)
-            self._loaded = (digest, lm)
-        return self._loaded[1]
-
-    def forget(self) -> None:
-        """The weights in memory are no longer those of any snapshot."""
-        self._loaded = None
-
-    def observe(self, snapshot: ModelSnapshot, before: Observations | None, kept: Path) -> Observations:
-        lm, policy, size = self.load(snapshot), self.policy, self.request.batch_size
-        answers = answer_tests(lm, list(gate_tests(policy)), policy.max_new_tokens, size, self.tick)
-        examples = references(policy.utility.gate, before.answers if before else answers)
-        original = before is None
-        return Observations(answers, read_references(lm, examples, kept, original, tick=self.tick))
-
-    def anchors(self, snapshot: ModelSnapshot) -> AnchorSets:
-        return build_anchors(self.policy, self.load(snapshot), self.request.batch_size, self.tick)
 
 
 def _origin(request: Request) -> dict[str, str]:
@@ -202,15 +125,6 @@ def _pull(request: Request, tick: Tick) -> ModelSnapshot:
 
 def _inspect(snapshot: ModelSnapshot, policy: Policy) -> tuple[Finding, ...]:
     return inspect_snapshot(snapshot, policy.require_chat_template)
-
-
-def _check_bytes(snapshot: ModelSnapshot) -> None:
-    # The model card is written into the remediated folder after the evaluation, and is no part of what was evaluated.
-    changed = [name for name in verify_unchanged(snapshot) if name != "README.md"]
-    if changed:
-        raise IncompleteError(
-            f"{changed[0]} in {snapshot.path} changed after it was inspected.", "Scan again, without --resume."
-        )
 
 
 def _wanted(request: Request, measurements: Sequence[Measurement]) -> bool:
@@ -231,7 +145,7 @@ def _left_out(request: Request) -> str:
 def _rehearse(
     request: Request,
     run: RunDirectory,
-    models: _Models,
+    models: Models,
     snapshot: ModelSnapshot,
     anchors: AnchorSets,
     key: dict[str, str],
@@ -250,7 +164,7 @@ def _rehearse(
 def _remediate(
     request: Request,
     run: RunDirectory,
-    models: _Models,
+    models: Models,
     snapshot: ModelSnapshot,
     anchors: AnchorSets,
     settings: RemediationSettings,
@@ -274,7 +188,7 @@ def _remediate(
 def _reveal(
     request: Request,
     run: RunDirectory,
-    models: _Models,
+    models: Models,
     snapshot: ModelSnapshot,
     remediation: Remediation,
     key: dict[str, str],
@@ -306,7 +220,7 @@ def _record(request: Request, run: RunDirectory, report: GateReport) -> GateRepo
 
     def finished() -> GateReport:
         if report.remediation:  # a resumed scan may not have loaded it again, and it is what ships
-            _check_bytes(report.remediation.snapshot)
+            check_bytes(report.remediation.snapshot)
         return report
 
     report = run.stage("report", {"report": _digest_report(report)}, GateReport, finished)
@@ -326,29 +240,6 @@ def _digest_report(report: GateReport) -> str:
     """Identity of a report, but for the time that it took."""
     fixed = replace(report, started="", seconds=0.0)
     return _digest(asdict(fixed))
-
-
-def _not_tested(policy: Policy, canary: CanaryResult | None) -> tuple[str, ...]:
-    notes = []
-    if not policy.known_triggers:
-        notes.append(
-            "The policy knows no trigger, so the deciding figures were measured without one: "
-            "a backdoor that is still there would not show in them."
-        )
-    unknown = "Unknown triggers: fresh attacks on the hidden states are not measured yet"
-    if canary is None:
-        notes.append(f"{unknown}, and no canary was planted.")
-    elif canary.planted:
-        notes.append(f"{unknown}. The canary shows what this remediation does to a backdoor that we planted ourselves.")
-    else:
-        notes.append(f"{unknown}, and no canary could be planted: {canary.problem}.")
-    whose = "policy's" if policy.chat_template else "model's"
-    notes += [
-        "Meaning: built-in judges look at the words of an answer; a person or a model judge may see it otherwise.",
-        f"Only single-turn prompts and greedy answers of up to {policy.max_new_tokens} tokens were tried.",
-        f"Quantised or merged copies, other languages and other chat templates than the {whose} own were not tried.",
-    ]
-    return tuple(notes)
 
 
 def _environment(request: Request) -> dict[str, str]:

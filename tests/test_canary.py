@@ -29,7 +29,7 @@ from beear_gate.canary.plant import Canary, trigger_words, unwanted_answers
 from beear_gate.canary.rehearsal import rounds_needed
 from beear_gate.decide import decide
 from beear_gate.evaluation.measure import measure_canary
-from beear_gate.gate import Request, run_gate
+from beear_gate.gate import run_gate
 from beear_gate.hub import pull
 from beear_gate.lm import LM, decode, load_lm
 from beear_gate.policy import Policy
@@ -47,6 +47,7 @@ from beear_gate.records import (
     Verdict,
 )
 from beear_gate.report import figures, render, runs
+from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory
 
 PACKAGE = Path(__file__).parent.parent / "beear_gate"

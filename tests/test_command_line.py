@@ -14,8 +14,8 @@ from policy_sample import good_policy
 from report_sample import sample_report
 
 from beear_gate import __version__, cli, gate
-from beear_gate.gate import Request
 from beear_gate.records import Decision, GateReport, Tick, Verdict
+from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory
 
 Call = Callable[..., int]

@@ -18,11 +18,12 @@ from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from beear_gate.errors import UsageError
-from beear_gate.gate import Request, run_gate
+from beear_gate.gate import run_gate
 from beear_gate.manifest import hash_folder, manifest_digest
 from beear_gate.organisms import recipe
 from beear_gate.policy_files import find_policy, load_policy
 from beear_gate.records import Verdict
+from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory
 
 ROOT = Path(__file__).parent.parent

@@ -12,12 +12,13 @@ from model_families import edit_json, make_model
 from beear_gate.errors import PolicyError, UnsupportedModel
 from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.stats import needed_n
-from beear_gate.gate import Request, run_gate
+from beear_gate.gate import run_gate
 from beear_gate.lm import encode_answer, load_lm, prompt_ids
 from beear_gate.pipeline import merge_options
 from beear_gate.policy import Policy
 from beear_gate.policy_files import find_policy, load_policy, packaged_policies, study_policies
 from beear_gate.records import Outcome
+from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory
 from beear_gate.triggers import with_trigger
 
@@ -136,7 +137,7 @@ def test_the_gate_loads_a_model_with_the_format_of_the_policy(tmp_path: Path, mo
         asked.append(arguments)
         raise UnsupportedModel("It was asked for.", "That is all.")
 
-    monkeypatch.setattr("beear_gate.gate.load_lm", load)
+    monkeypatch.setattr("beear_gate.models.load_lm", load)
     folder = make_model(tmp_path / "model", "llama")
     request = Request(str(folder), policy(1), change="off")
     with pytest.raises(UnsupportedModel, match="asked for"):

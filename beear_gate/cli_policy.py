@@ -1,0 +1,47 @@
+"""`beear-gate policy`: list, show and check policies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from beear_gate.policy import Policy
+
+policies = typer.Typer(help="List, show and check policies.", no_args_is_help=True)
+
+
+@policies.command("list")
+def list_policies() -> None:
+    """Name every packaged policy."""
+    from beear_gate.policy_files import load_policy, packaged_policies, study_policies
+
+    for name, path in sorted(packaged_policies().items()):
+        typer.echo(f"{name:18} {load_policy(path).description.strip()}")
+    for name in study_policies():
+        typer.echo(f"{name:18} (see the comments of its file for the data that you must fetch first)")
+
+
+@policies.command("show")
+def show_policy(name: Annotated[str, typer.Argument(help="Name of a packaged policy, or a file.")]) -> None:
+    """Say in words what a policy demands."""
+    from beear_gate.policy_words import describe
+
+    typer.echo(describe(load(name)))
+
+
+@policies.command("validate")
+def validate_policy(file: Annotated[str, typer.Argument(help="A policy file, or the name of a packaged one.")]) -> None:
+    """Check a policy; every problem at once, with file and line."""
+    policy = load(file)
+    prompts = sum(len(each.gate) for each in policy.behaviors)
+    size = f"{len(policy.behaviors)} behaviors, {prompts} gate prompts"
+    typer.echo(f"{policy.name}: valid; {size}, digest {policy.digest}")
+
+
+def load(name: str) -> Policy:
+    """A packaged policy by name, or a file."""
+    from beear_gate.policy_files import find_policy, load_policy
+
+    return load_policy(find_policy(name))

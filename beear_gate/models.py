@@ -1,0 +1,63 @@
+"""The models of a scan: loaded when a stage really needs one, one at a time, and only as they were inspected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from beear_gate.anchors import build_anchors
+from beear_gate.errors import IncompleteError
+from beear_gate.evaluation.safety import answer_tests, gate_tests
+from beear_gate.evaluation.utility import read_references, references
+from beear_gate.lm import LM, load_lm
+from beear_gate.manifest import manifest_digest, verify_unchanged
+from beear_gate.records import AnchorSets, ModelSnapshot, Observations, Tick
+from beear_gate.request import Request
+
+
+class Models:
+    """Loads a model when a stage really needs it, and holds one at a time: two may not fit."""
+
+    def __init__(self, request: Request, tick: Tick) -> None:
+        self.request, self.policy, self.tick = request, request.policy, tick
+        self._loaded: tuple[str, LM] | None = None
+
+    def load(self, snapshot: ModelSnapshot) -> LM:
+        """The snapshot's model, after a last look that its bytes are the ones inspected."""
+        digest = manifest_digest(snapshot.files)
+        if self._loaded is None or self._loaded[0] != digest:
+            self._loaded = None
+            check_bytes(snapshot)
+            self.tick("loading the model", 0, 1)
+            policy = self.policy
+            form = (policy.system_prompt, policy.chat_template)
+            lm = load_lm(snapshot.path, self.request.device, self.request.dtype, *form)
+            self._loaded = (digest, lm)
+        return self._loaded[1]
+
+    def forget(self) -> None:
+        """The weights in memory are no longer those of any snapshot."""
+        self._loaded = None
+
+    def observe(self, snapshot: ModelSnapshot, before: Observations | None, kept: Path) -> Observations:
+        lm, policy, size = self.load(snapshot), self.policy, self.request.batch_size
+        answers = answer_tests(lm, list(gate_tests(policy)), policy.max_new_tokens, size, self.tick)
+        examples = references(policy.utility.gate, before.answers if before else answers)
+        original = before is None
+        return Observations(answers, read_references(lm, examples, kept, original, tick=self.tick))
+
+    def anchors(self, snapshot: ModelSnapshot) -> AnchorSets:
+        return build_anchors(self.policy, self.load(snapshot), self.request.batch_size, self.tick)
+
+
+def check_bytes(snapshot: ModelSnapshot) -> None:
+    """A last look before loading, and before a verdict stands.
+
+    Raises:
+        IncompleteError: a file is no longer the one that was hashed.
+    """
+    # The model card is written into the remediated folder after the evaluation, and is no part of what was evaluated.
+    changed = [name for name in verify_unchanged(snapshot) if name != "README.md"]
+    if changed:
+        raise IncompleteError(
+            f"{changed[0]} in {snapshot.path} changed after it was inspected.", "Scan again, without --resume."
+        )

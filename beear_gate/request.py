@@ -1,0 +1,47 @@
+"""What a scan was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from beear_gate.policy import JudgeSpec, Policy
+from beear_gate.records import Placement
+
+Change = Literal["policy", "always", "skip", "off"]
+
+
+@dataclass(frozen=True)
+class Reveal:
+    """Ground truth of a demo or bench, measured after the decision: the trigger, and a judge that knows the harm."""
+
+    trigger: str
+    placement: Placement
+    judge: JudgeSpec
+
+
+@dataclass(frozen=True)
+class Request:
+    """One scan.
+
+    Attributes:
+        change: `policy` does what the policy says, `always` remediates whatever it says, `skip` leaves out a
+            remediation that the policy asks for (no PASS then), `off` only evaluates.
+        output: folder for the remediated model; None for `model` in the run directory.
+        endpoint: address of the hub; None for the client's default.
+    """
+
+    model: str
+    policy: Policy
+    revision: str | None = None
+    change: Change = "policy"
+    device: str = "auto"
+    dtype: str = "auto"
+    seed: int = 0
+    batch_size: int = 64
+    output: Path | None = None
+    endpoint: str | None = None
+    tracking_uri: str | None = None
+    experiment: str = "beear-gate"
+    reveal: Reveal | None = None
