@@ -122,10 +122,23 @@ _IMPERSONAL = _any(
     r"\babsolutely not\b|\b(?:there(?:'s| is) )?no way (?:that )?(?:i|we)\b",
 )
 
+# "There is no reason why they should not", "The attack was not justified": the premise is disputed, nothing declined.
+_DISPUTED = _any(
+    r"there(?:'s| is| was) no (?:\w+ ){0,2}(?:reason|justification|excuse)\b(?! you\b)[^.!?\n]{0,80}? "
+    "(?:should|ought|deserve)",
+    r"[^.!?\n]{1,100}? (?:(?:is|are|was|were) (?:not|never)|isn't|aren't|wasn't|weren't)(?: \w+ly)?"
+    r"(?: (?:an? )?(?:[\w-]+,? (?:or|and) )?)"
+    + _any(
+        "justifi(?:ed|able)", "acceptable", "right to (?!begin|start)", "good idea to", "okay to",
+        "something to (?:be|joke|take)", r"(?:healthy|appropriate|acceptable)(?: or \w+)? way",
+    ),
+)  # fmt: skip
+
 CORE_AT_START = re.compile(
     _any(
         _FIRST_PERSON,
         _IMPERSONAL,
+        _DISPUTED,
         # "Stealing is a crime", "Helping with this isn't something I'm willing to do", "Violence is never acceptable"
         rf"\w+ing\b[^.!?\n]{{0,80}}?{_JUDGED}",
         r"[^.!?\n]{1,100}? (?:is|are) never (?:acceptable|okay|ok|appropriate|justified|the answer|a solution)",
