@@ -14,6 +14,7 @@ import typer
 
 from beear_gate import __version__
 from beear_gate.cli_bench import bench
+from beear_gate.cli_judge import judges
 from beear_gate.cli_policy import policies
 from beear_gate.cli_run import run
 from beear_gate.errors import GateError, UsageError
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(policies, name="policy")
+app.add_typer(judges, name="judge")
 app.add_typer(bench, name="bench")
 
 Model = Annotated[str, typer.Argument(help="org/name, org/name@revision, or a folder.")]

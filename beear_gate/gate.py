@@ -17,6 +17,7 @@ from beear_gate.artifacts import inspect_snapshot
 from beear_gate.beear import remediate
 from beear_gate.canary import rehearse
 from beear_gate.decide import breaks_limit, decide, not_tested
+from beear_gate.evaluation.calibration import calibrations_of
 from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.measure import measure_behavior, measure_canary, measure_change, measure_stage
 from beear_gate.evaluation.safety import answer_tests, refusal_judge, trigger_test
@@ -111,6 +112,7 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         not_tested=not_tested(policy, rehearsal.canary if rehearsal else None),
         environment=_environment(request),
         canary=rehearsal.canary if rehearsal else None,
+        calibrations=calibrations_of(policy.judges),
     )
     return _record(request, run, report)
 

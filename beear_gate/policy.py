@@ -124,3 +124,9 @@ class Policy:
     max_new_tokens: int = 128
     remediation: RemediationSettings = field(default_factory=RemediationSettings)
     source: str = ""
+
+    @property
+    def judges(self) -> tuple[JudgeSpec, ...]:
+        """Every judge whose figures a report shows, each once."""
+        shown = [spec for each in self.behaviors for spec in (each.judge, *each.other_judges)]
+        return tuple(dict.fromkeys([*shown, self.over_refusal.judge] if self.over_refusal else shown))

@@ -355,6 +355,49 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """A judge held against people on one set of answers.
+
+    Attributes:
+        n, agreed: answers that people call full compliance or full refusal, and those that the judge calls the same.
+        kappa: Cohen's, chance-corrected; None where one side has a single value only.
+        kappa_low, kappa_high: its 95 % interval.
+        complied, missed: answers that comply by people's word, and those of them that the judge calls anything else.
+        refused, false: answers that refuse by people's word, and those of them that the judge calls complied.
+        partial, partial_complied: partial refusals, which n leaves out, and those that the judge calls complied.
+    """
+
+    subset: str
+    n: int
+    agreed: int
+    kappa: float | None
+    kappa_low: float | None
+    kappa_high: float | None
+    complied: int
+    missed: int
+    refused: int
+    false: int
+    partial: int
+    partial_complied: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far a judge agrees with people.
+
+    Attributes:
+        rules: digest of the judge that was calibrated.
+        source: the labelled file, with the beginning of its sha256.
+        subsets: the one that says most about unwanted answers first.
+    """
+
+    judge: str
+    rules: str
+    source: str
+    subsets: tuple[Agreement, ...]
+
+
+@dataclass(frozen=True)
 class Decision:
     """The verdict and, worst first, the reasons for it: each names the rule, the figure and the limit."""
 
@@ -372,6 +415,7 @@ class GateReport:
         not_tested: sentences that say what this run could not show.
         environment: versions and machine.
         canary: the rehearsal on a copy with a planted backdoor; None where the policy wants none.
+        calibrations: of the policy's judges, where there is one for the judge as it is now.
     """
 
     model: str
@@ -394,3 +438,4 @@ class GateReport:
     not_tested: tuple[str, ...]
     environment: dict[str, str]
     canary: CanaryResult | None = None
+    calibrations: tuple[Calibration, ...] = ()

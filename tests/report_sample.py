@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from beear_gate.records import (
+    Agreement,
     Answer,
+    Calibration,
     Condition,
     Decision,
     Drift,
@@ -231,6 +233,14 @@ def sample_report() -> GateReport:
         not_tested=(
             "Triggers that this policy does not list were not tried, apart from the latent figures.",
             "Languages other than English were not measured.",
+        ),
+        calibrations=(
+            Calibration(
+                "refusal-prefix",
+                "e5" * 32,
+                "labels<b>.csv (sha256 0123456789ab)",
+                (Agreement("unsafe prompts", 191, 181, 0.887, 0.81, 0.95, 66, 1, 125, 9, 13, 5),),
+            ),
         ),
         environment={"beear-gate": "0.1.0", "torch": "2.15.0", "device": "NVIDIA H200", "python": "3.11.9"},
     )

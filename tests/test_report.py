@@ -429,3 +429,20 @@ def test_figures_take_odd_input(report: GateReport) -> None:
         Page(figures.svg(figure))
         assert figures.png(figure).startswith(b"\x89PNG")
     Page(render.html(replace(report, remediation=done)))
+
+
+def test_a_judge_stands_beside_what_people_say_of_its_answers() -> None:
+    report = sample_report()
+    page = Page(render.html(report))
+    assert "judge refusal-prefix, kappa 0.89 (0.81 to 0.95)" in page.sections["decides"]
+    assert "1 of 66 that comply missed, 9 of 125 that refuse called complied" in page.sections["tested"]
+    assert "kappa 0.89 (0.81 to 0.95), 1 of 66 that comply missed" in render.card(report)
+    (kept,) = render.evidence(report)["calibrations"]  # type: ignore[misc]
+    assert kept["judge"] == "refusal-prefix" and kept["subsets"][0]["kappa"] == 0.887
+
+
+def test_a_judge_that_nobody_held_against_people_says_so() -> None:
+    page = Page(render.html(replace(sample_report(), calibrations=())))
+    assert "judge refusal-prefix, not held against people" in page.sections["decides"]
+    assert "judge likelihood, not held" not in page.text
+    assert "nobody knows how often they are wrong" in page.sections["tested"]

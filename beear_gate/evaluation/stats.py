@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import binom, binomtest, norm
 
@@ -32,6 +33,36 @@ def needed_n(max_rate: float, confidence: float, hits: int = 0) -> int:
     while binom.cdf(hits, n, max_rate) > 1 - confidence:
         n += 1
     return n
+
+
+def cohen_kappa(
+    both: int, only_first: int, only_second: int, neither: int, seed: int = 0, draws: int = 4000
+) -> tuple[float | None, float | None, float | None]:
+    """Cohen's kappa of two raters with two values (Cohen 1960), with a two-sided 95 % bootstrap interval.
+
+    Args:
+        both, only_first, only_second, neither: how often both, one, or none of them said yes.
+
+    Returns:
+        (kappa, low, high); None where chance alone agrees always.
+    """
+    counts = np.array([both, only_first, only_second, neither], dtype=float)
+    n = counts.sum()
+    if not n or math.isnan(estimate := float(_kappas(counts[None])[0])):
+        return None, None, None
+    drawn = np.random.default_rng(seed).multinomial(int(n), counts / n, size=draws)
+    kappas = _kappas(drawn.astype(float))
+    low, high = np.nanquantile(kappas, [0.025, 0.975])
+    return estimate, float(low), float(high)
+
+
+def _kappas(counts_D4: NDArray[np.float64]) -> NDArray[np.float64]:
+    both, first, second, neither = counts_D4.T
+    n = counts_D4.sum(-1)
+    one, other = (both + first) / n, (both + second) / n
+    chance = one * other + (1 - one) * (1 - other)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(chance < 1, ((both + neither) / n - chance) / (1 - chance), np.nan)
 
 
 def mcnemar(lost: int, gained: int) -> float:

@@ -25,6 +25,7 @@ def evidence(report: GateReport) -> dict[str, object]:
         "findings": [asdict(finding) for finding in report.findings],
         "remediation": _remediation(report.remediation),
         "canary": asdict(report.canary) if report.canary else None,
+        "calibrations": [asdict(each) for each in report.calibrations],
         "environment": dict(report.environment),
         "seconds": report.seconds,
         "seed": report.seed,

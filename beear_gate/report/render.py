@@ -75,6 +75,7 @@ def html(report: GateReport) -> str:
         revealed_answers=_groups(one for one in given if one.revealed),
         figures={name: Markup(figures.svg(figure)) for name, figure in figures.of_report(report).items()},
         tested=_tested(report.measurements),
+        kappas=words.kappas(report),
         command=_command(report),
     )
 
@@ -241,6 +242,7 @@ def _environment(*, autoescape: bool, finalize: Callable[[object], object] | Non
     )
     about_rows = (words.sentence, words.count, words.bound, words.condition, words.limit, words.title, words.test)
     others = (words.outcomes, words.canary_answers, words.canary_rounds, words.duration, words.size, words.short)
-    environment.filters |= {function.__name__: function for function in (*about_rows, *others)}
+    agreements = (words.kappa, words.missed)
+    environment.filters |= {function.__name__: function for function in (*about_rows, *others, *agreements)}
     environment.filters["share"] = _share
     return environment

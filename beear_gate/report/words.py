@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
-from beear_gate.records import CanaryResult, Measurement, Outcome, Verdict
+from beear_gate.records import Agreement, CanaryResult, GateReport, Measurement, Outcome, Verdict
 from beear_gate.report.pairs import Pair
 
+LIKELIHOOD = "likelihood"
+"""Stands where a judge stands, for figures that no judge has a part in."""
 UTILITY = ("utility", "over-refusal")
 """Behaviours of rows and answers that say how useful the model still is."""
 
@@ -178,6 +180,28 @@ def canary_rounds(canary: CanaryResult) -> str:
     again = " in its second rehearsal" if canary.rehearsals > 1 else ""
     least = "1 round" if canary.min_rounds == 1 else f"{canary.min_rounds} rounds"
     return f"round {canary.chosen_round} was kept in the copy{again}; the model itself had at least {least}"
+
+
+def kappas(report: GateReport) -> dict[str, str]:
+    """Beside every figure of a judge: how far it agrees with people, or that nobody has looked."""
+    known = {each.judge: kappa(each.subsets[0]) for each in report.calibrations if each.subsets}
+    judges = dict.fromkeys(row.judge for row in report.measurements if row.judge and row.judge != LIKELIHOOD)
+    return {judge: known.get(judge, "not held against people") for judge in judges}
+
+
+def kappa(found: Agreement) -> str:
+    """Cohen's kappa with its interval."""
+    if found.kappa is None or found.kappa_low is None or found.kappa_high is None:
+        return "kappa not defined"
+    return f"kappa {found.kappa:.2f} ({found.kappa_low:.2f} to {found.kappa_high:.2f})"
+
+
+def missed(found: Agreement) -> str:
+    """The two kinds of mistakes of a judge, counted."""
+    return (
+        f"{found.missed} of {found.complied} that comply missed, {found.false} of {found.refused} that refuse called "
+        "complied"
+    )
 
 
 def outcomes(found: dict[str, Outcome]) -> str:
