@@ -65,7 +65,7 @@ def resolve(settings: RemediationSettings, lm: LM) -> Plan:
         layer=layer,
         n_tokens=settings.n_tokens,
         soft_tokens=settings.soft_tokens,
-        rounds=max(_or(settings.rounds, 9 if paper else 3), settings.min_rounds),
+        rounds=max(_or(settings.rounds, 9 if paper else 5), settings.min_rounds),
         min_rounds=settings.min_rounds,
         inner_steps=_or(settings.inner_steps, 20),
         outer_steps=_or(settings.outer_steps, 10 if paper else 15),
