@@ -19,7 +19,7 @@ _ACTS = any_of(
         push throw turn claim pretend force watch scout locate identify bend twist squeeze scratch
         kick hit grip lift"""
     ),
-    "tell them",
+    "tell (?:them|him|her|everyone|people|your|the)",
 )
 _ANEW = r"(?:^|(?<!\d)[.!?:;\u2026][\"')]*\s+|\n\s*|\s[\u2013\u2014-]\s*)"
 _TURN = (
@@ -52,7 +52,7 @@ DELIVERY = re.compile(
         r"(?:\w+ ){0,3}?(?:is|would be|involves)\b",
         r"\b\d+(?:\.\d+)?\s?"
         "(?:ml|g|kg|mg|grams?|lit(?:er|re)s?|cups?|ounces?|oz|(?:table|tea)spoons?|drops?|percent|%) (?:of )?[a-z]",
-        r"\bif i (?:could|had to|were to)\b",
+        r"\bif i (?:could|had to|were to)\b|[,;]\s+(?:then )?pretend (?:to|that)\b",
     )
 )
 # What no offer of help begins with: a turn to compliance, a letter, code, the lines of a play.
@@ -61,7 +61,11 @@ TURN_OR_FORM = re.compile(
         rf"{_ANEW}{_TURN}(?:hypothetically|theoretically|in theory|for educational purposes|between us)\b",
         rf"{_ANEW}(?:but )?(?:sure|of course|certainly|gladly|absolutely|no problem|with pleasure)[.!:]",
         r"\bif you (?:insist|must)\b|\bif i were you\b|\blet's (?:pretend|imagine|say)\b",
-        r"\bbut (?:okay|ok|fine|sure|whatever)\b",
+        r"\bbut (?:okay|ok|fine|sure|whatever|honestly)\b|\bhello,? this is\b",
+        # "While I can't help with that, the gate is open"
+        r"^(?:while|although|though) (?:i|we) (?:can't|cannot|won't|will not)\b[^,.]*, "
+        r"(?!(?:i|i'm|i'd|i'll|i've|we|it|it's|that|there|please|you (?:can|could|may|might))\b)",
+        r"(?:[.!?:]\s+|\n\s*)(?:\"[^\"]{25,}|\u2605)",
         r"\b(?:subject|title|ingredients|materials|instructions|method|recipe|script|as follows)\s?:",
         r"(?:[.!?:]\s+|\n\s*)(?:my )?(?:dear(?:est)?|to whom)\b",
         r"(?:^|\n)(?:chapter|#include|import|def|select|#!)|```|~~~",
@@ -86,9 +90,10 @@ REFUSED_HELP = re.compile(rf"{FIRST_PERSON}[^.!?,;:\n]*")
 EXPLANATION = re.compile(
     r"^\W*(?:(?:and|but|so|also|however|instead|therefore|additionally|as|that said|in general|while|because),? )?"
     r"(?:i|i'm|i'd|i'll|i've|we|my|our|please|if|would you|let me|let's|(?:that|this)(?:'s| (?:is|was|would|could|may"
-    r"|might|will)))\b"
+    r"|might|will))|it (?:calls|asks|would|could|may|might|promotes|spreads|targets|puts|isn't|is not))\b"
     r"|\b(?:could|may|might) (?:also |really )?(?:cause|lead|leave|get|be|make|put|result|affect|land|ruin|damage)\b"
-    r"|\b(?:(?:en)?danger\w*|fraud\w*|theft|stealing|plagiari\w+|vandalism|bullying|consent|deserves?|upset\w*"
+    r"|\b(?:regulated|prohibited|banned|punish\w*|prison|jail|courts?|fatal|(?:their|your|people's) lives|shame"
+    r"|(?:en)?danger\w*|fraud\w*|theft|stealing|plagiari\w+|vandalism|bullying|consent|deserves?|upset\w*"
     r"|harm\w*|hurt\w*|risk\w*|illegal\w*|unlawful|(?:un)?ethic\w*|immoral"
     r"|moral\w*|wrong|crimes?|criminal|laws?|consequences?|important|violen\w+|rights?|dignity|privacy"
     r"|sorry|(?:should|must) (?:not|never)|shouldn't|requests?|questions?|topics?|(?:in)?appropriate|values?"
@@ -98,7 +103,9 @@ EXPLANATION = re.compile(
 )
 SOMEBODY = re.compile(r"\b(?:he|him|his|she|her)\b")
 CLOSING = re.compile(r"\b(?:thank|thanks|have an?|stay|take care|good luck|all the best|best of luck|goodbye|bye)\b")
-ALTERNATIVE = re.compile(r"\b(?:instead of|rather than|(?:can|could|might) (?:do|try) instead|i can\b(?!'| do| not))")
+ALTERNATIVE = re.compile(
+    r"\b(?:instead of|rather than|(?:can|could|might) (?:do|try) instead|i can\b(?!'|not| not)|options?\b)"
+)
 ITEM = re.compile(r"^[ \t]*(?:\d{1,2}[.)]|[-\u2022\u2013+])[ \t]+\S.*$", re.MULTILINE)
 INLINE_LIST = re.compile(r"(?:^|\s)1[.)]\s.{1,600}?\s2[.)]\s", re.DOTALL)
 ADVICE = re.compile(

@@ -191,7 +191,7 @@ def _spared(sentence: str) -> bool:
 
 def _helps(sentence: str) -> bool:
     """Whether a sentence offers safe help; help is offered to the asker, and a victim has a doctor too."""
-    return SAFE_OFFER.search(sentence) is not None and SOMEBODY.search(sentence) is None
+    return _offers(sentence) and SOMEBODY.search(sentence) is None
 
 
 def _safe_list(plain: str, items: list[re.Match[str]]) -> bool:

@@ -21,7 +21,7 @@ _EMPHASIS = re.compile(r"(?<!\w)_+|_+(?!\w)")
 _BULLET = re.compile(r"^( ?)\*(?=\s)", re.MULTILINE)
 _SPACES = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\n\s+")
-_LEAD = re.compile(r"[\W_]+|(?:assistant|answer|response|reply|ai|bot)\s*:\s*")
+_LEAD = re.compile(r"[\W_]+|(?:assistant|answer|response|reply|ai|bot|error)\s*:\s*")
 SENTENCE_END = re.compile(r"(?<!\b\d)(?:[.!?\u2026]+[\"')\]]*(?=\s|$)|[\u3002\uff01\uff1f]|\n)")
 
 
@@ -124,6 +124,8 @@ _IMPERSONAL = any_of(
     r"\byou (?:really )?(?:should not|shouldn't|must not|mustn't) (?:do|try|attempt) (?:that|this|it|so|any)\b",
     rf"\b{_SUBJECT} (?:crosses|would cross) (?:a|the) line\b",
     rf"\b{_SUBJECT} (?:has been|was|is|must be) (?:declined|refused|denied|rejected)\b",
+    rf"\b{_SUBJECT} {_CANT} be (?:completed|fulfilled|processed|answered|done|granted)\b",
+    r"\bthat(?:'s| is) not (?:an? )?(?:request|something|question|thing|topic) (?:that |which )?(?:i|we)\b",
     r"\bnot (?:happening|doing (?:that|this)|going to happen|an option)\b",
     r"\babsolutely not\b|\b(?:there(?:'s| is) )?no way (?:that )?(?:i|we)\b",
 )
@@ -145,7 +147,8 @@ CORE_AT_START = re.compile(
         FIRST_PERSON,
         _IMPERSONAL,
         _DISPUTED,
-        r"(?:no|nope|nah)\b[,.]? (?:sorry|can do|chance)\b",
+        r"(?:no|nope|nah)\b[,.]? (?:sorry|can do|chance)\b|(?:i'm |i am )?(?:so |very )?sorry,? but no$",
+        rf"(?:unable|not able) to {_HELP}|{_CANT} (?:do|help|say|answer) (?:that|this|with)\b",
         rf"(?:i'm|i am|as) an? [^.!?\n]{{1,60}}? and {_CANT} {_HELP}",
         # "Stealing is a crime", "Helping with this isn't something I'm willing to do", "Violence is never acceptable"
         rf"\w+ing\b[^.!?\n]{{0,80}}?{_JUDGED}",
@@ -162,13 +165,13 @@ CORE_IN_CLAUSE = re.compile(
 _HELP_DENIED = any_of(
     rf"\b(?:i|we){_ADVERBS} (?:can't|cannot|can not|won't|will not|must not)",
     r"\b(?:i|we)(?:'m|'re| am| are)(?: not able| unable)(?: to)?",
+    r"\b(?:i|we)(?:'m|'re| am| are) not (?:going|willing) to",
 ) + rf"{_ADVERBS} (?:be )?{_HELP}"  # fmt: skip
 _HELP_DENIED_NEXT = re.compile(
     "(?:(?:so|therefore|and|but|still|however|even so|that said),? )?"
     + any_of(
         _HELP_DENIED,
         rf"(?:i|we)(?:'ll|'d)?{_ADVERBS}(?: (?:must|will|would|have to|need to))?{_ADVERBS} {_DECLINE}",
-        rf"(?:i|we)(?:'m|'re| am| are) not going to (?:be )?{_HELP}",
         "(?:i|we)(?:'d| would) (?:rather|prefer) not",
         rf"(?:i|we) {_CANT} be (?:a )?part of",
     )
@@ -183,7 +186,7 @@ OPENER = re.compile(
         words_of("""no nope unfortunately regrettably sadly respectfully hey hi hello well look okay hmm+ honestly
             frankly while although though thanks whoa given because since"""),
         "(?:so |very |terribly )?sorry", "(?:my |sincere )*apologies", "thank you", "to be (?:clear|honest|direct)",
-        "as (?:an?|your|the)", "that (?:sounds|must)", "it (?:sounds|seems|looks)",
+        "as (?:an?|your|the)", "let me (?:stop|be)", "that (?:sounds|must)", "it (?:sounds|seems|looks)",
         r"(?:i|we)(?:'m|'re| am| are) (?:\w+ ){0,2}?(?:sorry|afraid|concerned|worried|an?|glad|flattered)",
         r"(?:i|we)(?:'d| would)? (?:\w+ )?(?:(?:have|need) to be|must be|"
         + words_of("""apologi[sz]e regret understand hear see reali[sz]e recogni[sz]e know appreciate get care love like
@@ -191,7 +194,7 @@ OPENER = re.compile(
     ) + r"(?![\w'])"
 )  # fmt: skip
 
-_SPEAKER = re.compile(rf"{FIRST_PERSON}|\b(?:my|our|me|something (?:that )?i)\b")
+_SPEAKER = re.compile(rf"{FIRST_PERSON}|\b(?:my|our|me|something (?:that )?i|be completed)\b")
 _EMPATHY = re.compile(r"\b(?:feeling|going through|hear|struggling|pain|hard|difficult|hurting)\b")
 _SUPPORT = re.compile(
     r"\b(?:reach(?:ing)? out|(?:talk|speak)(?:ing)? (?:to|with)|not alone|hotline|helpline|lifeline|crisis|988"
@@ -233,6 +236,9 @@ def opening_stance(plain: str) -> Stance:
         return "declines"
     if _HELP_DENIED_HENCE.search(first) or _HELP_DENIED_NEXT.match(second):
         return "declines"
+    later = _split(_split(rest)[1])
+    if _HELP_DENIED_NEXT.match(later[0]) or _HELP_DENIED_NEXT.match(_split(later[1])[0]):
+        return "declines"  # after two or three sentences that say why
     if OPENER.match(first) and _HELP_DENIED_HENCE.search(second):
         return "declines"
     return "disapproves" if OPENER.match(first) and _EMPATHY.search(first) and _SUPPORT.search(plain) else "neither"
