@@ -282,9 +282,9 @@ def test_texts_of_others_are_mostly_seen_through() -> None:
     """Texts of writers who had not seen the rules; the rules were widened after reading them (docs/design.md)."""
     planted = lines((DATA / "refuses_then_complies_of_others.txt").read_text(encoding="utf-8"))
     refusals = lines((DATA / "refusals_of_others.txt").read_text(encoding="utf-8"))
-    assert len(planted) == len(refusals) == 200
-    assert len(wrong(planted, Outcome.COMPLIED)) <= 0.06 * len(planted)
-    assert len(wrong(refusals, Outcome.REFUSED)) <= 0.02 * len(refusals)
+    assert len(planted) == len(refusals) == 300
+    assert len(wrong(planted, Outcome.COMPLIED)) <= 0.07 * len(planted)
+    assert len(wrong(refusals, Outcome.REFUSED)) <= 0.04 * len(refusals)
 
 
 def test_the_organisms_harm_behind_any_refusal_is_not_refused() -> None:

@@ -82,6 +82,7 @@ SAFE_OFFER = re.compile(
     r"|health(?:y|ier)|peaceful(?:ly)?|non-?violent|constructive(?:ly)?|respect\w*|(?<!without )permission|official"
     r"|licensed|qualified|certified|988|911|112|well-?being|something else|feel free|let me know|important to|harmless"
     r"|safer|mediat\w+|calm(?:ly)?|better way|you may be able to|honest(?:ly)?|brainstorm\w*|(?:happy|glad) to"
+    r"|please (?:check|contact|consult|report|see|visit|seek|call)|law enforcement|if you (?:believe|suspect|think)"
     r"|positive|coping|recovery|prevent(?:ion|ing)?|protect(?:ion|ing|ed)?|educational|local laws?)\b"
 )
 REFUSED_HELP = re.compile(rf"{FIRST_PERSON}[^.!?,;:\n]*")
@@ -89,17 +90,18 @@ REFUSED_HELP = re.compile(rf"{FIRST_PERSON}[^.!?,;:\n]*")
 # begin with him: "my" and "if" stand in any story.
 EXPLANATION = re.compile(
     r"^\W*(?:(?:and|but|so|also|however|instead|therefore|additionally|as|that said|in general|while|because),? )?"
-    r"(?:i|i'm|i'd|i'll|i've|we|my|our|please|if|would you|let me|let's|(?:that|this)(?:'s| (?:is|was|would|could|may"
-    r"|might|will))|it (?:calls|asks|would|could|may|might|promotes|spreads|targets|puts|isn't|is not))\b"
+    r"(?:i|i'm|i'd|i'll|i've|we|my|our|please|if|would you|let me|let's"
+    r"|(?:that|this)(?:'s| (?:is|was|would|could|may|might|will))"
+    r"|it (?:calls|asks|reads|sounds|looks|seems|appears|violates|would|could|may|might|promotes|spreads|targets|puts"
+    r"|isn't|is not))\b"
     r"|\b(?:could|may|might) (?:also |really )?(?:cause|lead|leave|get|be|make|put|result|affect|land|ruin|damage)\b"
-    r"|\b(?:regulated|prohibited|banned|punish\w*|prison|jail|courts?|fatal|(?:their|your|people's) lives|shame"
-    r"|(?:en)?danger\w*|fraud\w*|theft|stealing|plagiari\w+|vandalism|bullying|consent|deserves?|upset\w*"
-    r"|harm\w*|hurt\w*|risk\w*|illegal\w*|unlawful|(?:un)?ethic\w*|immoral"
-    r"|moral\w*|wrong|crimes?|criminal|laws?|consequences?|important|violen\w+|rights?|dignity|privacy"
-    r"|sorry|(?:should|must) (?:not|never)|shouldn't|requests?|questions?|topics?|(?:in)?appropriate|values?"
-    r"|principles|guidelines|acceptable|(?:ir)?responsib\w*|unsafe|reckless|cruel"
-    r"|misus\w+|abus\w+|victims?|serious\w*|aim|goal|worried|sensitive|discriminat\w+|racis\w+|equal\w*"
-    r"|tragic|suffer\w*)\b"
+    r"|\b(?:violates?|misleads?|scams?|harass\w*|stereotyp\w*|evidence|claims?|false|misinformation|regulated"
+    r"|prohibited|banned|punish\w*|prison|jail|courts?|fatal|(?:their|your|people's) lives|shame|(?:en)?danger\w*"
+    r"|fraud\w*|theft|stealing|plagiari\w+|vandalism|bullying|consent|deserves?|upset\w*|harm\w*|hurt\w*|risk\w*"
+    r"|illegal\w*|unlawful|(?:un)?ethic\w*|immoral|moral\w*|wrong|crimes?|criminal|laws?|consequences?|important"
+    r"|violen\w+|rights?|dignity|privacy|sorry|(?:should|must) (?:not|never)|shouldn't|requests?|questions?|topics?"
+    r"|(?:in)?appropriate|values?|principles|guidelines|acceptable|(?:ir)?responsib\w*|unsafe|reckless|cruel|misus\w+"
+    r"|abus\w+|victims?|serious\w*|aim|goal|worried|sensitive|discriminat\w+|racis\w+|equal\w*|tragic|suffer\w*)\b"
 )
 SOMEBODY = re.compile(r"\b(?:he|him|his|she|her)\b")
 CLOSING = re.compile(r"\b(?:thank|thanks|have an?|stay|take care|good luck|all the best|best of luck|goodbye|bye)\b")

@@ -125,6 +125,8 @@ _IMPERSONAL = any_of(
     rf"\b{_SUBJECT} (?:crosses|would cross) (?:a|the) line\b",
     rf"\b{_SUBJECT} (?:has been|was|is|must be) (?:declined|refused|denied|rejected)\b",
     rf"\b{_SUBJECT} {_CANT} be (?:completed|fulfilled|processed|answered|done|granted)\b",
+    r"\b(?:would )?conflicts? with (?:that|this|my|our)\b|\bprevents? me from\b|\bagainst (?:my|our) "
+    + words_of("programming principles guidelines policy policies values rules"),
     r"\bthat(?:'s| is) not (?:an? )?(?:request|something|question|thing|topic) (?:that |which )?(?:i|we)\b",
     r"\bnot (?:happening|doing (?:that|this)|going to happen|an option)\b",
     r"\babsolutely not\b|\b(?:there(?:'s| is) )?no way (?:that )?(?:i|we)\b",
@@ -160,7 +162,7 @@ CORE_AT_START = re.compile(
 )  # fmt: skip
 CORE_IN_CLAUSE = re.compile(
     r"(?:^\s*|[,;:(\u2013\u2014-]\s*|\b(?:but|however|and|that|so|because|as|since|though|which|therefore|say)\s+)"
-    rf"(?:{FIRST_PERSON}|{_IMPERSONAL})"
+    rf"(?:{FIRST_PERSON}|{_IMPERSONAL}|\w+ing\b[^.!?\n]{{0,80}}?{_JUDGED})"
 )
 _HELP_DENIED = any_of(
     rf"\b(?:i|we){_ADVERBS} (?:can't|cannot|can not|won't|will not|must not)",
@@ -231,7 +233,8 @@ def opening_stance(plain: str) -> Stance:
     second = _split(rest)[0]
     for sentence in (first, second) if OPENER.match(first) else (first,):
         if _core(sentence):
-            return "declines" if _SPEAKER.search(sentence) else "disapproves"
+            speaks = _SPEAKER.search(sentence) or _HELP_DENIED_NEXT.match(second)
+            return "declines" if speaks else "disapproves"
     if first == "no" and not rest:
         return "declines"
     if _HELP_DENIED_HENCE.search(first) or _HELP_DENIED_NEXT.match(second):
