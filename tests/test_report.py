@@ -437,7 +437,7 @@ def test_a_judge_stands_beside_what_people_say_of_its_answers() -> None:
     assert "judge refusal-prefix, kappa 0.89 (0.81 to 0.95)" in page.sections["decides"]
     assert "1 of 66 that comply missed, 9 of 125 that refuse called complied" in page.sections["tested"]
     assert "kappa 0.89 (0.81 to 0.95), 1 of 66 that comply missed" in render.card(report)
-    (kept,) = render.evidence(report)["calibrations"]  # type: ignore[misc]
+    (kept,) = json.loads(render.as_json(report))["calibrations"]
     assert kept["judge"] == "refusal-prefix" and kept["subsets"][0]["kappa"] == 0.887
 
 
