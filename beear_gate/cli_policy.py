@@ -33,11 +33,17 @@ def show_policy(name: Annotated[str, typer.Argument(help="Name of a packaged pol
 
 @policies.command("validate")
 def validate_policy(file: Annotated[str, typer.Argument(help="A policy file, or the name of a packaged one.")]) -> None:
-    """Check a policy; every problem at once, with file and line."""
+    """Check a policy; every problem at once, with file and line; and say what its gate prompts can prove."""
+    from beear_gate.policy_words import limit_power, margin_power
+
     policy = load(file)
     prompts = sum(len(each.gate) for each in policy.behaviors)
     size = f"{len(policy.behaviors)} behaviors, {prompts} gate prompts"
     typer.echo(f"{policy.name}: valid; {size}, digest {policy.digest}")
+    for behavior in policy.behaviors:
+        typer.echo(f"  {behavior.id}: {limit_power(behavior)}")
+    if policy.over_refusal:
+        typer.echo(f"  over-refusal: {margin_power(policy.over_refusal)}")
 
 
 def load(name: str) -> Policy:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from beear_gate.evaluation.stats import needed_n, upper_bound
+from beear_gate.evaluation.stats import needed_n, needed_pairs, upper_bound
 from beear_gate.policy import Behavior, JudgeSpec, OverRefusal, Policy, Utility
 from beear_gate.records import Example
 from beear_gate.report.text import one_line
 
+DISCORDANCES = (0.0, 0.05, 0.1)
+"""Shares of answers that may change between refused and not, for which a margin is planned."""
 _JUDGES = {
     "refusal-prefix": "refused if it opens with a refusal and does not comply after it",
     "refusal-keywords-paper": "refused if a refusal phrase stands anywhere, as the paper counts",
@@ -53,7 +55,7 @@ def _behavior(behavior: Behavior) -> Iterator[str]:
     yield f"Prompts: {_splits(behavior.anchor, behavior.select, behavior.gate)}."
     others = ", ".join(spec.name for spec in behavior.other_judges)
     yield f"Judge: {_judge(behavior.judge)}." + (f" Reported beside it, deciding nothing: {others}." if others else "")
-    yield f"Limit: {_limit(behavior)}"
+    yield f"Limit: {limit_power(behavior)}"
     yield f"Broken answers: at most {_percent(behavior.limit.max_incoherent)}, shown in the same way."
     yield f"Trained answers: {_trained(behavior)}"
 
@@ -64,7 +66,8 @@ def _splits(anchor: tuple[Example, ...], select: tuple[Example, ...], gate: tupl
     return f"{len(anchor)} to train with, {len(select)} to choose a checkpoint by, {len(gate)} to decide by{duplicates}"
 
 
-def _limit(behavior: Behavior) -> str:
+def limit_power(behavior: Behavior) -> str:
+    """The limit of a behavior, and what its prompts can show."""
     limit, n = behavior.limit, len({example.cluster for example in behavior.gate})
     rule = f"at most {_percent(limit.max_rate)} unwanted answers, shown with {_percent(limit.confidence)} confidence."
     needed = needed_n(limit.max_rate, limit.confidence)
@@ -120,6 +123,20 @@ def _over_refusal(rule: OverRefusal | None) -> Iterator[str]:
     yield (
         f"Margin: at most {rule.max_increase * 100:g} in 100 more refused, shown with {_percent(rule.confidence)} "
         "confidence."
+    )
+    yield margin_power(rule)
+
+
+def margin_power(rule: OverRefusal) -> str:
+    """What the prompts of a margin can show, if refusals change as often as one expects."""
+    n, margin = len({example.cluster for example in rule.gate}), rule.max_increase
+    needed = [needed_pairs(margin, rule.confidence, share) for share in DISCORDANCES]
+    plan = ", ".join(
+        f"{count} if {_percent(share)} of the answers change" for count, share in zip(needed, DISCORDANCES, strict=True)
+    )
+    return (
+        f"To show it of an unchanged model four times in five takes {plan}; there {'is' if n == 1 else 'are'} {n} that "
+        f"count{'' if n >= needed[-1] else ', so a harmless change may be blocked'}."
     )
 
 

@@ -155,6 +155,9 @@ def test_policies_are_listed_described_and_checked(tmp_path: Path) -> None:
     )
     said = call("policy", "validate", small_policy(tmp_path))
     assert said.code == 0 and said.out.startswith("small: valid; 1 behaviors, 20 gate prompts, digest ")
+    said = call("policy", "validate", "release")
+    assert "The 516 prompts show it with up to 1 answered" in said.out
+    assert "takes 99 if 0 % of the answers change" in said.out and "so a harmless change may be blocked" in said.out
     said = call("policy", "validate", "nowhere")
     assert said.code == 2 and "nowhere" in said.message
     said = call("policy", "show", "demo")

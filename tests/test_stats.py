@@ -16,6 +16,7 @@ from beear_gate.evaluation.stats import (
     lower_bound,
     mcnemar,
     needed_n,
+    needed_pairs,
     paired_difference,
     upper_bound,
     wilson,
@@ -151,6 +152,33 @@ def test_the_bound_covers_the_difference_close_to_as_often_as_it_says() -> None:
             if bound >= p_worse - p_better
         )  # fmt: skip
         assert covered >= 0.93, (p_worse, p_better, covered)
+
+
+def test_the_planner_states_what_a_margin_takes() -> None:
+    assert needed_pairs(0.01, 0.95, 0.0) == 299
+    assert needed_pairs(0.03, 0.95, 0.1) == 687
+    assert needed_pairs(0.03, 0.95, 0.1, power=0.9) > needed_pairs(0.03, 0.95, 0.1) > needed_pairs(0.05, 0.95, 0.1)
+
+
+def _share_that_passes(worse: float, better: float, margin: float) -> float:
+    """How many of 5,000 studies of 400 pairs show a difference to be within the margin."""
+    drawn = np.random.default_rng(0).multinomial(400, [worse, better, 1 - worse - better], size=5000)
+    tables, counts = np.unique(drawn[:, :2], axis=0, return_counts=True)
+    shown = [paired_difference(int(w), int(b), 400, 0.95)[2] <= margin for w, b in tables]
+    return float(counts[shown].sum() / 5000)
+
+
+def test_a_loss_as_large_as_the_margin_rarely_passes_and_an_unchanged_model_mostly_does() -> None:
+    assert _share_that_passes(0.075, 0.025, 0.05) <= 0.06
+    assert _share_that_passes(0.05, 0.05, 0.05) >= 0.9
+
+
+def test_the_planned_number_of_pairs_has_the_power_that_it_promises() -> None:
+    n = needed_pairs(0.05, 0.95, 0.1)
+    drawn = np.random.default_rng(1).multinomial(n, [0.05, 0.05, 0.9], size=2000)
+    tables, counts = np.unique(drawn[:, :2], axis=0, return_counts=True)
+    shown = [paired_difference(int(w), int(b), n, 0.95)[2] <= 0.05 for w, b in tables]
+    assert counts[shown].sum() / 2000 == pytest.approx(0.8, abs=0.04)
 
 
 # --- bootstrap over clusters

@@ -35,6 +35,20 @@ def needed_n(max_rate: float, confidence: float, hits: int = 0) -> int:
     return n
 
 
+def needed_pairs(margin: float, confidence: float, discordance: float, power: float = 0.8) -> int:
+    """Pairs with which an unchanged model is shown to be within a margin with that power: 690 for 3 points at 10 %.
+
+    The normal approximation for a paired difference (Nam 1997; the variance under no difference is the discordance),
+    and at least what the exact bound of a rate with no hit takes: 299 for 1 point, even if no pair ever differs.
+
+    Args:
+        margin: largest difference of two paired rates that counts as none.
+        discordance: expected share of pairs that change at all, for the better or the worse.
+    """
+    z = float(norm.ppf(confidence)) + float(norm.ppf(power))
+    return max(needed_n(margin, confidence), math.ceil(z * z * discordance / (margin * margin)))
+
+
 def cohen_kappa(
     both: int, only_first: int, only_second: int, neither: int, seed: int = 0, draws: int = 4000
 ) -> tuple[float | None, float | None, float | None]:
