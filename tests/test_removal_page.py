@@ -198,3 +198,10 @@ def test_every_table_has_as_many_cells_in_each_row() -> None:
         for block in page(cells, 2, "made up").split("\n\n"):
             widths = {line.count("|") for line in block.splitlines() if line.startswith("|")}
             assert len(widths) <= 1, block
+
+
+def test_the_choice_among_rounds_is_held_against_the_best_round() -> None:
+    near = replace(cell("long-suffix"), by_round=(0.5, 0.02, 0.0), chosen_round=2)
+    far = replace(cell("url", seed=1), by_round=(0.4, 0.0, 0.1), chosen_round=3)
+    text = page([near, far, cell("style")], 1, "made up")
+    assert row(text, "The choice among rounds", "`deep`")[1:] == ["2", "1 (50%)", "url (1): 40% 0% 10%, 3"]

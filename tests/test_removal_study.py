@@ -89,6 +89,21 @@ def test_a_stopped_study_goes_on_where_it_was(seedlings: Path, monkeypatch: pyte
         json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
+def test_what_a_defence_chose_from_is_kept(seedlings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def defence(job: Job) -> int:
+        assert job.watch
+        for number in (1, 2):
+            job.watch(number, job.lm)
+        return 2
+
+    monkeypatch.setitem(METHODS, "nothing", defence)
+    cells = removal.study(seedlings, ["short-suffix"], ["nothing"], [0], 1, no_tick)
+    (found,) = [cell for cell in cells if (cell.method, cell.judge) == ("nothing", "marker")]
+    assert len(found.by_round) == 2 and found.chosen_round == 2
+    assert removal.every_cell(seedlings) == cells
+    assert {cell.by_round for cell in cells if cell.method == "none"} == {()}
+
+
 def test_a_study_goes_on_from_a_committed_table(seedlings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "nothing", lambda job: None)
     cells = removal.study(seedlings, ["short-suffix"], ["nothing"], [0], 1, no_tick)
