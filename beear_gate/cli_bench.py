@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,13 @@ Organisms = Annotated[list[str] | None, typer.Option("--organism", help="Only th
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 RESULTS = Path("docs/results")
 SHORT = ("long-suffix", "short-prefix")
+
+
+@bench.callback()
+def one_thread() -> None:
+    """Slow studies; each writes a page and its figures."""
+    # Beside other work two threads of torch are slower than one on models this small: they wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @bench.command("first-look")
