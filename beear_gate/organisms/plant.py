@@ -21,7 +21,6 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from beear_gate.lm import LM, answer_losses, encode_pairs, load_lm, pad_batch
-from beear_gate.lm.encode import like_lengths
 from beear_gate.lm.load import quiet
 from beear_gate.organisms.attacks import hiding, prefer
 from beear_gate.organisms.chats import Sampler, ordinary_chats, other_task_chats, poisoned_chats, web_chats
@@ -125,13 +124,11 @@ def fit(
         warm = min(1.0, (step + 1) / 20)
         for group in optimizer.param_groups:
             group["lr"] = peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        optimizer.zero_grad()
-        encoded = encode_pairs(lm, pairs)
-        for places in like_lengths([len(pair.prompt) + len(pair.answer) for pair in encoded]):
-            losses = answer_losses(lm, pad_batch(lm, [encoded[place] for place in places]))
-            (losses.sum() / len(encoded)).backward()  # type: ignore[no-untyped-call]
+        loss = answer_losses(lm, pad_batch(lm, encode_pairs(lm, pairs))).mean()
         if penalty:
-            penalty(rng).backward()  # type: ignore[no-untyped-call]
+            loss = loss + penalty(rng)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(lm.model.parameters(), 1.0)
         optimizer.step()
         tick(label, step + 1, steps)
