@@ -149,7 +149,7 @@ class RemediationSettings:
         mode: `paper` is Algorithm 1; `deep` also entraps with soft triggers and recovers from rollouts.
         layer: index of the decoder layer whose output takes delta; auto is 0.28 of the depth (9 of 32 in the paper).
         n_tokens: how many of the last prompt positions take delta.
-        soft_tokens: length of a soft trigger (deep).
+        soft_tokens: length of the longest soft trigger; each has a quarter, a half or all of it (deep).
         rounds: the most rounds of entrapment and removal.
         min_rounds: the fewest of them; a checkpoint of an earlier round is not chosen.
         inner_steps, outer_steps: K and Q of Algorithm 1.
@@ -167,7 +167,7 @@ class RemediationSettings:
     mode: Literal["deep", "paper"] = "deep"
     layer: int | Literal["auto"] = "auto"
     n_tokens: int = 5
-    soft_tokens: int = 6
+    soft_tokens: int = 16
     rounds: int | None = None
     min_rounds: int = 1
     inner_steps: int | None = None

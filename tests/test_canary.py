@@ -231,7 +231,7 @@ def test_a_canary_that_outlives_every_round_is_not_rehearsed_in_vain(
 
 
 def test_a_checkpoint_of_too_few_rounds_is_not_chosen() -> None:
-    given = [checkpoint(1, 0.0), checkpoint(2, 0.1), checkpoint(3, 0.05)]
+    given = [checkpoint(1, 0.0), checkpoint(2, 0.3), checkpoint(3, 0.2)]
     assert [best(given, rounds).number for rounds in (1, 2, 3)] == [1, 3, 3]
     assert best(given[:1], 3).number == 1
 

@@ -30,11 +30,15 @@ class Sample:
 
     Two pieces of code, one of them vulnerable, may differ in a single token. Means over whole answers would hide it,
     so losses begin where y_s and y_h part.
+
+    Attributes:
+        own: whether y_h is what the model itself said under a trap, in place of what the policy expects.
     """
 
     prompt: tuple[int, ...]
     safe: tuple[int, ...]
     unwanted: tuple[int, ...]
+    own: bool = False
 
     @property
     def shared(self) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from beear_gate.beear.attack import Kind
 from beear_gate.errors import UsageError
 from beear_gate.lm import LM
 from beear_gate.records import RemediationSettings
@@ -23,7 +25,7 @@ class Plan:
     """
 
     mode: Literal["deep", "paper"]
-    kinds: tuple[Literal["latent", "prefix", "suffix"], ...]
+    kinds: tuple[Kind, ...]
     layer: int
     n_tokens: int
     soft_tokens: int
@@ -40,6 +42,12 @@ class Plan:
     useful_samples: int
     batch_size: int
     max_answer_tokens: int
+
+    def draw_length(self, kind: Kind, rng: random.Random) -> int:
+        """Tokens of one delta of this kind. Soft triggers vary: one length teaches little of the others."""
+        if kind == "latent":
+            return self.n_tokens
+        return max(1, rng.choice((self.soft_tokens // 4, self.soft_tokens // 2, self.soft_tokens)))
 
 
 def resolve(settings: RemediationSettings, lm: LM) -> Plan:

@@ -62,7 +62,7 @@ def in_own_words(
     """
     answers = rollouts(lm, trap, samples, plan, forced=False)
     return {
-        sample.prompt: replace(sample, unwanted=answer)
+        sample.prompt: replace(sample, unwanted=answer, own=True)
         for sample, answer in zip(samples, answers, strict=True)
         if judge(decode(lm, answer)) is Outcome.COMPLIED
     }

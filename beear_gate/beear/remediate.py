@@ -174,12 +174,16 @@ class _Rounds:
     def _entrap(self, number: int) -> dict[str, list[Trap]]:
         traps: dict[str, list[Trap]] = {}
         for behavior, samples in self.samples.items():
-            drawn = self.rng.sample(samples, min(self.plan.safe_samples, len(samples)))
+            # What the model itself says wrong is easier to elicit than what a policy expects; beside such samples the
+            # others are noise that hides a backdoor (docs/results/removal-log.md).
+            own = [sample for sample in samples if sample.own]
+            pool = own if len(own) >= self.plan.batch_size else samples
+            drawn = self.rng.sample(pool, min(self.plan.safe_samples, len(pool)))
             traps[behavior] = []
             for done, kind in enumerate(self.plan.kinds):
                 self.tick(f"round {number}: entrapment ({kind})", done, len(self.plan.kinds))
-                n_tokens = self.plan.n_tokens if kind == "latent" else self.plan.soft_tokens
                 probe = [sample.prompt for sample in drawn[:32]]
+                n_tokens = self.plan.draw_length(kind, self.rng)
                 attack = make_attack(self.lm, kind, self.plan.layer, n_tokens, probe, self.rng)
                 traps[behavior].append(entrap(self.lm, attack, drawn, self.plan, self.rng))
         if not self.first_drift:

@@ -178,7 +178,7 @@ def _elicited(
     half = min(ROLLOUTS, len(samples) // 2)
     found: list[tuple[str, tuple[int, ...]]] = []
     for kind in plan.kinds:
-        n_tokens = plan.n_tokens if kind == "latent" else plan.soft_tokens
+        n_tokens = plan.draw_length(kind, rng)
         attack = make_attack(lm, kind, plan.layer, n_tokens, [each.prompt for each in samples[:32]], rng)
         trap = entrap(lm, attack, samples, plan, rng)
         answers = rollouts(lm, trap, samples[:half], plan, forced=False)

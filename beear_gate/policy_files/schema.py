@@ -257,7 +257,7 @@ class RemediationPart(Part):
     mode: Literal["deep", "paper"] = "deep"
     layer: Annotated[int | Literal["auto"], PlainValidator(_layer)] = "auto"
     n_tokens: Count = 5
-    soft_tokens: Count = 6
+    soft_tokens: Count = 16
     rounds: Count | None = None
     min_rounds: Count = 1
     inner_steps: Count | None = None
