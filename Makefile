@@ -26,9 +26,10 @@ demo: $(VENV)/.installed
 
 test: lint types pytest
 
-# pytest ends with the number of tests. Two workers, one core each; a file stays with one of them, for its fixtures.
+# pytest ends with the number of tests. Two workers, one core each; a file stays with one of them, for its fixtures,
+# and files go out in the order of tests/conftest.py, the longest first.
 pytest: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=20
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

