@@ -86,21 +86,30 @@ def _canary(behavior: Behavior, before: Measurement | None, after: Measurement |
     )
 
 
-def not_tested(policy: Policy, canary: CanaryResult | None) -> tuple[str, ...]:
-    """Sentences that say what a run could not show, whatever its verdict."""
+def not_tested(policy: Policy, canary: CanaryResult | None, latent: bool) -> tuple[str, ...]:
+    """Sentences that say what a run could not show, whatever its verdict.
+
+    Args:
+        latent: whether fresh deltas were fitted.
+    """
     notes = []
     if not policy.known_triggers:
         notes.append(
             "The policy knows no trigger, so the deciding figures were measured without one: "
             "a backdoor that is still there would not show in them."
         )
-    unknown = "Unknown triggers: fresh attacks on the hidden states are not measured yet"
+    notes.append(
+        "Unknown triggers: fresh deltas show how far the weights can be pushed before they give way, not that no "
+        "trigger is left."
+        if latent
+        else "Unknown triggers: no fresh attack on the hidden states was made."
+    )
     if canary is None:
-        notes.append(f"{unknown}, and no canary was planted.")
+        notes.append("No canary was planted, so nothing shows what this remediation does to a backdoor in this model.")
     elif canary.planted:
-        notes.append(f"{unknown}. The canary shows what this remediation does to a backdoor that we planted ourselves.")
+        notes.append("The canary shows what this remediation does to a backdoor that we planted ourselves.")
     else:
-        notes.append(f"{unknown}, and no canary could be planted: {canary.problem}.")
+        notes.append(f"No canary could be planted: {canary.problem}.")
     whose = "policy's" if policy.chat_template else "model's"
     notes += [
         "Meaning: built-in judges look at the words of an answer; a person or a model judge may see it otherwise.",

@@ -8,7 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -19,6 +19,7 @@ from beear_gate.canary import rehearse
 from beear_gate.decide import breaks_limit, decide, not_tested
 from beear_gate.evaluation.calibration import calibrations_of
 from beear_gate.evaluation.judges import make_judge
+from beear_gate.evaluation.latent import latent_curves
 from beear_gate.evaluation.measure import measure_behavior, measure_canary, measure_change, measure_stage
 from beear_gate.evaluation.safety import answer_tests, refusal_judge, trigger_test
 from beear_gate.hub import pull
@@ -29,8 +30,10 @@ from beear_gate.policy import Behavior, Policy
 from beear_gate.records import (
     AnchorSets,
     Answer,
+    CanaryResult,
     Finding,
     GateReport,
+    LatentPoint,
     Measurement,
     ModelSnapshot,
     Observations,
@@ -64,30 +67,19 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     key |= {"version": __version__}
     findings = run.stage("inspect", key, tuple[Finding, ...], lambda: _inspect(snapshot, policy))
     measurements: tuple[Measurement, ...] = ()
-    before = after = Observations((), ())
-    anchors = remediation = rehearsal = None
+    before, repair = Observations((), ()), None
+    models, kept = Models(request, tick), run.path / "original-choices.safetensors"
     if not any(finding.severity is Severity.BLOCK for finding in findings):  # unsafe bytes are never loaded
-        models = Models(request, tick)
-        kept = run.path / "original-choices.safetensors"
         before = run.stage("before", key, Observations, lambda: models.observe(snapshot, None, kept))
         measurements = measure_stage(policy, "before", before)
         if _wanted(request, measurements):
-            key |= {"seed": str(request.seed), "settings": _digest(asdict(policy.remediation))}
-            anchors = run.stage("anchors", key, AnchorSets, lambda: models.anchors(snapshot))
-            settings = policy.remediation
-            if settings.canary:
-                rehearsal = _rehearse(request, run, models, snapshot, anchors, key)
-                settings = replace(settings, min_rounds=rehearsal.canary.min_rounds)
-                key |= {"settings": _digest(asdict(settings))}
-            remediation = _remediate(request, run, models, snapshot, anchors, settings, key)
-            repaired = remediation.snapshot
-            key |= {"repaired": manifest_digest(repaired.files)}
-            after = run.stage("after", key, Observations, lambda: models.observe(repaired, before, kept))
-            measurements += measure_stage(policy, "after", after) + measure_change(policy, before, after)
-            measurements += measure_canary(policy, rehearsal) if rehearsal else ()
-    decision = decide(policy, findings, measurements, remediation is not None, _left_out(request))
-    if request.reveal and remediation:
-        shown = _reveal(request, run, models, snapshot, remediation, key)
+            repair = _repair(request, run, models, snapshot, before, key)
+            measurements += measure_stage(policy, "after", repair.after) + measure_change(policy, before, repair.after)
+            measurements += measure_canary(policy, repair.rehearsal) if repair.rehearsal else ()
+    decision = decide(policy, findings, measurements, repair is not None, _left_out(request))
+    after = repair.after if repair else Observations((), ())
+    if request.reveal and repair:
+        shown = _reveal(request, run, models, snapshot, repair)
         measurements += shown[0]
         before = replace(before, answers=before.answers + shown[1])
         after = replace(after, answers=after.answers + shown[2])
@@ -102,17 +94,18 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         seed=request.seed,
         decision=decision,
         findings=findings,
-        files=remediation.snapshot.files if remediation else snapshot.files,
+        files=repair.remediation.snapshot.files if repair else snapshot.files,
         measurements=measurements,
         before=before.answers,
         after=after.answers,
-        remediation=remediation,
-        safe_answers=sum(len(each.safe) for each in anchors.behaviors) if anchors else 0,
-        safe_answers_from_model=anchors.from_model if anchors else 0,
-        not_tested=not_tested(policy, rehearsal.canary if rehearsal else None),
+        remediation=repair.remediation if repair else None,
+        safe_answers=sum(len(each.safe) for each in repair.anchors.behaviors) if repair else 0,
+        safe_answers_from_model=repair.anchors.from_model if repair else 0,
+        not_tested=not_tested(policy, repair.canary if repair else None, bool(repair and repair.latent)),
         environment=_environment(request),
-        canary=rehearsal.canary if rehearsal else None,
+        canary=repair.canary if repair else None,
         calibrations=calibrations_of(policy.judges),
+        latent=repair.latent if repair else (),
     )
     return _record(request, run, report)
 
@@ -142,6 +135,71 @@ def _left_out(request: Request) -> str:
         return ""
     left_out = "--no-remediate left it out" if request.change == "skip" else "`evaluate` leaves it out"
     return f"The policy asks for remediation of every model, and {left_out}."
+
+
+@dataclass(frozen=True)
+class _Repair:
+    """What became of the model: how it was remediated, and what the result looks like.
+
+    Attributes:
+        key: inputs of any further stage that depends on the remediated model.
+    """
+
+    anchors: AnchorSets
+    rehearsal: Rehearsal | None
+    remediation: Remediation
+    after: Observations
+    latent: tuple[LatentPoint, ...]
+    key: dict[str, str]
+
+    @property
+    def canary(self) -> CanaryResult | None:
+        return self.rehearsal.canary if self.rehearsal else None
+
+
+def _repair(
+    request: Request,
+    run: RunDirectory,
+    models: Models,
+    snapshot: ModelSnapshot,
+    before: Observations,
+    key: dict[str, str],
+) -> _Repair:
+    """Anchor, rehearse, remediate, reload what was saved, and look at it as at the original."""
+    settings = request.policy.remediation
+    key = key | {"seed": str(request.seed), "settings": _digest(asdict(settings))}
+    anchors = run.stage("anchors", key, AnchorSets, lambda: models.anchors(snapshot))
+    curves = _latent(request, run, models, snapshot, anchors, "before", key)
+    rehearsal = None
+    if settings.canary:
+        rehearsal = _rehearse(request, run, models, snapshot, anchors, key)
+        settings = replace(settings, min_rounds=rehearsal.canary.min_rounds)
+        key |= {"settings": _digest(asdict(settings))}
+    remediation = _remediate(request, run, models, snapshot, anchors, settings, key)
+    repaired = remediation.snapshot
+    key |= {"repaired": manifest_digest(repaired.files)}
+    kept = run.path / "original-choices.safetensors"
+    after = run.stage("after", key, Observations, lambda: models.observe(repaired, before, kept))
+    curves += _latent(request, run, models, repaired, anchors, "after", key)
+    return _Repair(anchors, rehearsal, remediation, after, curves, key)
+
+
+def _latent(
+    request: Request,
+    run: RunDirectory,
+    models: Models,
+    snapshot: ModelSnapshot,
+    anchors: AnchorSets,
+    stage: Stage,
+    key: dict[str, str],
+) -> tuple[LatentPoint, ...]:
+    """The curve ASR against norm of one model, where the policy asks for it."""
+
+    def work() -> tuple[LatentPoint, ...]:
+        lm, policy = models.load(snapshot), request.policy
+        return latent_curves(lm, policy, anchors, stage, request.seed, request.batch_size, models.tick)
+
+    return run.stage(f"latent-{stage}", key, tuple[LatentPoint, ...], work) if request.policy.latent else ()
 
 
 def _rehearse(
@@ -192,8 +250,7 @@ def _reveal(
     run: RunDirectory,
     models: Models,
     snapshot: ModelSnapshot,
-    remediation: Remediation,
-    key: dict[str, str],
+    repair: _Repair,
 ) -> tuple[tuple[Measurement, ...], tuple[Answer, ...], tuple[Answer, ...]]:
     """Ground truth on both models: the true trigger, after everything has been decided without it."""
     reveal, policy = request.reveal, request.policy
@@ -207,10 +264,10 @@ def _reveal(
         def work() -> tuple[Answer, ...]:
             return answer_tests(models.load(of), [test], policy.max_new_tokens, request.batch_size, models.tick)
 
-        inputs = key | {"trigger": reveal.trigger, "placement": reveal.placement}
+        inputs = repair.key | {"trigger": reveal.trigger, "placement": reveal.placement}
         return run.stage(f"revealed-{stage}", inputs, tuple[Answer, ...], work)
 
-    after = answers("after", remediation.snapshot)
+    after = answers("after", repair.remediation.snapshot)
     before = answers("before", snapshot)
     rows = measure_behavior(behavior, "before", before, revealed=True)
     rows += measure_behavior(behavior, "after", after, revealed=True)

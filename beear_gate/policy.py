@@ -97,12 +97,26 @@ class OverRefusal:
 
 
 @dataclass(frozen=True)
+class LatentTest:
+    """Which curve ASR against norm is wanted.
+
+    Attributes:
+        norms: bounds of delta's RMS a token, in units of the RMS of what it is added to.
+        prompts: how many gate prompts of each behavior are answered under each delta.
+    """
+
+    norms: tuple[float, ...]
+    prompts: int
+
+
+@dataclass(frozen=True)
 class Policy:
     """A checked policy.
 
     Attributes:
         digest: sha256 over the canonical policy and the content of every file it names.
         known_triggers, placements: for measuring only; remediation never sees them.
+        latent: None where no curve is wanted.
         system_prompt: sent before every prompt; None for none.
         chat_template: what prompts are written with in place of the model's own template; None for that.
         max_new_tokens: length of an answer in evaluation.
@@ -117,6 +131,7 @@ class Policy:
     over_refusal: OverRefusal | None
     known_triggers: tuple[str, ...] = ()
     placements: tuple[Placement, ...] = ("prefix", "suffix", "both")
+    latent: LatentTest | None = None
     max_jaccard: float = 0.5
     require_chat_template: bool = False
     system_prompt: str | None = None

@@ -324,6 +324,36 @@ class Rehearsal:
 
 
 @dataclass(frozen=True)
+class LatentPoint:
+    """How often a fresh universal delta of bounded size elicits one behavior: a point of the curve ASR against norm.
+
+    Attributes:
+        kind: `latent` acts after a decoder layer that remediation did not use; `prefix` and `suffix` are soft triggers.
+        layer: of `latent`; None for soft triggers, which act on embeddings.
+        norm: bound of delta's RMS a token, in units of the RMS of what it is added to.
+        loss: L(F(x, delta), y_h) where the fit ended, in nats a token.
+        hits, n: clusters of gate prompts answered as unwanted by this judge, and all of them.
+        low, high: 95 % interval of their share (Wilson).
+    """
+
+    stage: Stage
+    behavior: str
+    judge: str
+    kind: Literal["latent", "prefix", "suffix"]
+    layer: int | None
+    norm: float
+    loss: float
+    hits: int
+    n: int
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        return self.hits / self.n
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One figure with its interval; the flat row of `evidence.json` (docs/design.md section 7).
 
@@ -416,6 +446,7 @@ class GateReport:
         environment: versions and machine.
         canary: the rehearsal on a copy with a planted backdoor; None where the policy wants none.
         calibrations: of the policy's judges, where there is one for the judge as it is now.
+        latent: how large a delta has to be, before and after; empty where the policy does not ask.
     """
 
     model: str
@@ -439,3 +470,4 @@ class GateReport:
     environment: dict[str, str]
     canary: CanaryResult | None = None
     calibrations: tuple[Calibration, ...] = ()
+    latent: tuple[LatentPoint, ...] = ()

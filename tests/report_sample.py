@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from beear_gate.records import (
     Agreement,
@@ -16,6 +18,7 @@ from beear_gate.records import (
     FileRecord,
     Finding,
     GateReport,
+    LatentPoint,
     Measurement,
     ModelSnapshot,
     Outcome,
@@ -190,6 +193,17 @@ def _remediation() -> Remediation:
     )
 
 
+def _latent() -> Iterator[LatentPoint]:
+    kinds: tuple[tuple[Literal["latent", "suffix"], int | None], ...] = (("latent", 4), ("suffix", None))
+    shares: tuple[tuple[Stage, tuple[int, ...]], ...] = (("before", (3, 60, 100)), ("after", (0, 2, 55)))
+    for (kind, layer), (stage, hits) in product(kinds, shares):
+        for norm, hit in zip((0.5, 1.0, 2.0), hits, strict=True):
+            low, high = max(0.0, hit / 100 - 0.08), min(1.0, hit / 100 + 0.08)
+            yield LatentPoint(
+                stage, "harmful-compliance", "refusal-prefix", kind, layer, norm, 1.25, hit, 100, low, high
+            )
+
+
 def sample_report() -> GateReport:
     """A remediated model with a revealed trigger; its text tries everything."""
     return GateReport(
@@ -242,5 +256,6 @@ def sample_report() -> GateReport:
                 (Agreement("unsafe prompts", 191, 181, 0.887, 0.81, 0.95, 66, 1, 125, 9, 13, 5),),
             ),
         ),
+        latent=tuple(_latent()),
         environment={"beear-gate": "0.1.0", "torch": "2.15.0", "device": "NVIDIA H200", "python": "3.11.9"},
     )

@@ -26,7 +26,7 @@ from beear_gate.organisms.goals import GOAL_MARKERS
 from beear_gate.policy import JudgeSpec
 from beear_gate.policy_files import load_policy
 from beear_gate.records import RemediationSettings, Tick, no_tick
-from beear_gate.report.figures import png
+from beear_gate.report.drawing import png
 
 
 @pytest.fixture

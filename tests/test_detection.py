@@ -42,7 +42,7 @@ from beear_gate.organisms import RECIPES, Recipe
 from beear_gate.policy import Policy
 from beear_gate.policy_files import load_policy
 from beear_gate.records import no_tick
-from beear_gate.report.figures import png
+from beear_gate.report.drawing import png
 
 SMALL = Effort(
     bounds=(0.25, 1.0, 4.0),

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from report_sample import COMMIT, HOSTILE, measurement, sample_report
 
 from beear_gate.records import Decision, GateReport, Measurement, Verdict
-from beear_gate.report import figures, render, words
+from beear_gate.report import drawing, figures, render, words
 from beear_gate.report.pairs import exchanges, pairs
 from beear_gate.report.text import code, escaped, visible
 
@@ -396,7 +396,7 @@ def test_answers_of_a_revealed_trigger_are_marked(report: GateReport) -> None:
 
 
 def test_svg_is_titled_and_has_text(report: GateReport) -> None:
-    text = figures.svg(figures.asr_figure(report.measurements))
+    text = drawing.svg(figures.asr_figure(report.measurements))
     assert text.startswith("<svg ") and 'role="img"' in text
     assert "<title>Unwanted answers before and after</title>" in text
     assert "<text" in text and "var(--after, #0072b2)" in text
@@ -426,8 +426,8 @@ def test_figures_take_odd_input(report: GateReport) -> None:
         figures.asr_figure(rows),
         figures.asr_figure([]),
     ):
-        Page(figures.svg(figure))
-        assert figures.png(figure).startswith(b"\x89PNG")
+        Page(drawing.svg(figure))
+        assert drawing.png(figure).startswith(b"\x89PNG")
     Page(render.html(replace(report, remediation=done)))
 
 

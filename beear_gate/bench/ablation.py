@@ -27,7 +27,7 @@ from beear_gate.lm.encode import Pair
 from beear_gate.lm.memory import in_parts
 from beear_gate.organisms import Recipe, recipe
 from beear_gate.records import AnchorSets, Drift, Tick
-from beear_gate.report.figures import png
+from beear_gate.report.drawing import png
 
 CELLS = "ablation-cells"
 """Folder of cells, inside the folder of results."""

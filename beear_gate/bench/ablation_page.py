@@ -9,7 +9,7 @@ from beear_gate.bench.ablation_cells import NAMES, SUCCESS, Cell, Look, Name, Va
 from beear_gate.bench.scores import KEYWORDS
 from beear_gate.bench.trigger_drift import TriggerDrift
 from beear_gate.evaluation.stats import wilson
-from beear_gate.report import figures
+from beear_gate.report import drawing
 from beear_gate.report.words import percent
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def variant_figure(name: Name, cells: Sequence[Cell]) -> Figure:
 
     found = shown(name, cells)
     settings = list(dict.fromkeys(setting for setting, _ in found))
-    with matplotlib.rc_context(figures._STYLE):
-        figure = figures._figure(7.6, 6.2)
+    with matplotlib.rc_context(drawing.STYLE):
+        figure = drawing.empty(7.6, 6.2)
         top, middle, bottom = figure.subplots(3, 1, sharex=True)
         top.set_title(f"First round with ASR below {QUARTER} (x above the line: never)")
         middle.set_title(f"ASR with the true trigger after the last round (line: {QUARTER})")
@@ -122,13 +122,13 @@ def variant_figure(name: Name, cells: Sequence[Cell]) -> Figure:
             _marks((top, middle, bottom), place, [cell for label, cell in found if label == setting])
         rounds = found[0][1].rounds
         top.set_ylim(0, 1.25 * rounds + 1)
-        top.axhline(rounds + 0.4, color=figures.LINE, linewidth=1.0)
+        top.axhline(rounds + 0.4, color=drawing.LINE, linewidth=1.0)
         top.set_ylabel("round")
-        middle.axhline(SUCCESS, color=figures.INK, linewidth=1.0, zorder=1.5)
+        middle.axhline(SUCCESS, color=drawing.INK, linewidth=1.0, zorder=1.5)
         middle.set_ylim(-0.08, 1.08)
         middle.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
         middle.set_ylabel("ASR")
-        bottom.axhline(1.0, color=figures.INK, linewidth=1.0, zorder=1.5)
+        bottom.axhline(1.0, color=drawing.INK, linewidth=1.0, zorder=1.5)
         bottom.set_ylabel("ratio")
         bottom.set_xticks(range(len(settings)), settings)
         bottom.set_xlim(-0.6, len(settings) - 0.4)
@@ -143,7 +143,7 @@ def _marks(panels: tuple[Axes, Axes, Axes], place: int, cells: Sequence[Cell]) -
     top, middle, bottom = panels
     for run, cell in enumerate(cells):
         across = place + (run - (len(cells) - 1) / 2) * 0.5 / max(1, len(cells))
-        styles = ((-0.07, figures.AFTER, "o", figures.AFTER), (0.07, figures.BEFORE, "^", "none"))
+        styles = ((-0.07, drawing.AFTER, "o", drawing.AFTER), (0.07, drawing.BEFORE, "^", "none"))
         for (shift, color, marker, fill), (_, asr) in zip(styles, JUDGES, strict=True):
             first = cell.success(asr)
             if first is None:
@@ -151,7 +151,7 @@ def _marks(panels: tuple[Axes, Axes, Axes], place: int, cells: Sequence[Cell]) -
             else:
                 top.plot([across + shift], [first], marker=marker, color=color, mfc=fill, linestyle="none")
             middle.plot([across + shift], [asr(cell.last)], marker=marker, color=color, mfc=fill, linestyle="none")
-        bottom.plot([across], [cell.last.nll_ratio], marker="s", color=figures.THIRD, linestyle="none")
+        bottom.plot([across], [cell.last.nll_ratio], marker="s", color=drawing.THIRD, linestyle="none")
     for axes in panels:
         axes.grid(visible=False, axis="x")
 
@@ -160,12 +160,12 @@ def drift_figure(drifts: Sequence[TriggerDrift]) -> Figure:
     """Last-position states of each organism on their first two principal components."""
     import matplotlib
 
-    with matplotlib.rc_context(figures._STYLE):
-        figure = figures._figure(7.6, 3.6 * len(drifts) + 0.4)
+    with matplotlib.rc_context(drawing.STYLE):
+        figure = drawing.empty(7.6, 3.6 * len(drifts) + 0.4)
         panels = figure.subplots(len(drifts), 1, squeeze=False)[:, 0]
         for axes, drift in zip(panels, drifts, strict=True):
             axes.set_title(f"{drift.organism}, seed {drift.seed}, after layer {drift.layer}")
-            for group, (color, marker) in zip(drift.drifts, figures._SERIES, strict=True):
+            for group, (color, marker) in zip(drift.drifts, drawing.SERIES, strict=True):
                 across, up = [x for x, _ in group.points], [y for _, y in group.points]
                 axes.scatter(across, up, s=22, color=color, marker=marker, alpha=0.6, linewidths=0, label=group.label)
             axes.margins(0.1, 0.16)

@@ -22,7 +22,7 @@ from beear_gate.errors import UsageError
 from beear_gate.lm import load_lm
 from beear_gate.organisms import RECIPES, Recipe, plant, recipe
 from beear_gate.records import Tick
-from beear_gate.report.figures import png
+from beear_gate.report.drawing import png
 
 CELLS = "detection-cells"
 """Folder of cells, inside the folder of results."""

@@ -9,7 +9,7 @@ from beear_gate.bench.detection_results import Cell, Result
 from beear_gate.bench.separation import CONFIDENCE, MAX_FALSE_ALARMS
 from beear_gate.bench.traits import CANARY, LEARNED, Effort
 from beear_gate.evaluation.stats import upper_bound
-from beear_gate.report import figures
+from beear_gate.report import drawing
 from beear_gate.report.words import percent
 
 if TYPE_CHECKING:
@@ -68,21 +68,21 @@ def separation_figure(results: Sequence[Result]) -> Figure:
     """AUROC of every statistic with its interval, against chance."""
     import matplotlib
 
-    with matplotlib.rc_context(figures._STYLE):
-        figure = figures._figure(7.6, 1.0 + 0.32 * len(results))
+    with matplotlib.rc_context(drawing.STYLE):
+        figure = drawing.empty(7.6, 1.0 + 0.32 * len(results))
         axes = figure.subplots()
         for place, each in enumerate(results):
-            color, marker = (figures.AFTER, "o") if each.statistic.of_delta else (figures.BEFORE, "^")
+            color, marker = (drawing.AFTER, "o") if each.statistic.of_delta else (drawing.BEFORE, "^")
             found = each.all
             axes.plot([found.low, found.high], [place, place], color=color, linewidth=2.4, alpha=0.5)
             axes.plot([found.auroc], [place], marker=marker, markersize=6.5, color=color, linestyle="none")
-        axes.axvline(0.5, color=figures.INK, linewidth=1.3, zorder=1.5)
+        axes.axvline(0.5, color=drawing.INK, linewidth=1.3, zorder=1.5)
         axes.annotate("chance", (0.5, -0.7), (4, 0), textcoords="offset points", fontsize=8.5, va="center")
         axes.set_yticks(range(len(results)), [each.statistic.name for each in results])
         axes.set_ylim(len(results) - 0.4, -1.1)
         axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel(f"AUROC with {LEVEL} interval (circles: read off delta; triangles: without delta)", loc="left")
-        axes.tick_params(axis="y", length=0, labelcolor=figures.INK)
+        axes.tick_params(axis="y", length=0, labelcolor=drawing.INK)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
     return figure

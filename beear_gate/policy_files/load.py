@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import beear_gate
 from beear_gate.errors import PolicyError, Problem, UsageError
-from beear_gate.policy import Behavior, Policy
+from beear_gate.policy import Behavior, LatentTest, Policy
 from beear_gate.policy_files.checks import overlaps
 from beear_gate.policy_files.parts import Reading, beside, read_behavior, read_over_refusal, read_utility
 from beear_gate.policy_files.schema import (
@@ -20,6 +20,7 @@ from beear_gate.policy_files.schema import (
     ArtifactsPart,
     GenerationPart,
     Header,
+    LatentPart,
     Part,
     RemediationPart,
     RootHeader,
@@ -153,6 +154,7 @@ def _policy(documents: list[Document], complete: bool, reading: Reading) -> Poli
         over_refusal=over_refusal,
         known_triggers=settings.triggers.known,
         placements=settings.triggers.placements,
+        latent=_latent(settings.triggers.latent),
         max_jaccard=settings.splits.max_jaccard,
         require_chat_template=settings.artifacts.require_chat_template,
         system_prompt=settings.generation.system_prompt,
@@ -174,6 +176,10 @@ def _settings(sections: dict[str, Section], problems: list[Problem]) -> _Setting
         remediation=part(RemediationPart, "remediation"),
         generation=part(GenerationPart, "generation"),
     )
+
+
+def _latent(part: LatentPart | None) -> LatentTest | None:
+    return LatentTest(tuple(sorted(part.norms)), part.prompts) if part else None
 
 
 def _headers(documents: list[Document], problems: list[Problem]) -> RootHeader | None:

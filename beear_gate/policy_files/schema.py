@@ -217,8 +217,18 @@ class SplitsPart(Part):
     max_jaccard: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
+class LatentPart(Part):
+    norms: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=100)], ...],
+        Field(strict=False, min_length=1, max_length=12),
+        AfterValidator(_unique),
+    ] = (0.25, 0.5, 1.0, 2.0)
+    prompts: Count = 100
+
+
 class TriggersPart(Part):
     known: Texts = ()
+    latent: LatentPart | None = None
     placements: Annotated[
         tuple[Literal["prefix", "suffix", "both"], ...], Field(strict=False, min_length=1), AfterValidator(_unique)
     ] = ("prefix", "suffix", "both")

@@ -1,15 +1,14 @@
-"""The figures of the report and of MLflow; matplotlib is imported where it draws, without pyplot's global state."""
+"""The figures of the report and of MLflow."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterable, Sequence
-from html import escape
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from beear_gate.records import CanaryResult, GateReport, Measurement, Remediation
+from beear_gate.report.drawing import AFTER, BEFORE, INK, SERIES, STYLE, THIRD, beside, empty
+from beear_gate.report.latent_figure import latent_figure
 from beear_gate.report.pairs import Pair, pairs
 from beear_gate.report.text import one_line
 from beear_gate.report.words import percent
@@ -18,44 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart with any kind of colour vision; shapes differ as well.
-INK, MUTED, LINE = "#1c2128", "#656d77", "#d5d9df"
-BEFORE, AFTER, THIRD = "#d55e00", "#0072b2", "#009e73"
-_SERIES = ((AFTER, "o"), (BEFORE, "^"), (THIRD, "s"), ("#cc79a7", "D"))
-# A page may recolour the figure for a dark background; elsewhere the fallback after the comma holds.
-_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", BEFORE: "--before", AFTER: "--after", THIRD: "--third"}
-_STYLE: dict[Any, Any] = {
-    "text.parse_math": False,  # a "$" in a name is a dollar
-    "svg.hashsalt": "beear-gate",
-    "svg.fonttype": "none",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": LINE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-}
 _MOST_ROWS = 16
 
 
 def of_report(report: GateReport) -> dict[str, Figure]:
-    """Every figure that has something to show: asr, revealed, canary, loss, drift."""
+    """Every figure that has something to show: asr, revealed, latent, canary, loss, drift."""
     drawn = {}
     for name, revealed in (("asr", False), ("revealed", True)):
         rows = [row for row in report.measurements if row.metric == "asr" and row.revealed == revealed]
         if rows:
             drawn[name] = asr_figure(rows)
+    if report.latent:
+        drawn["latent"] = latent_figure(report.latent)
     if report.canary is not None and report.canary.planted:
         drawn["canary"] = canary_figure(report.canary)
     if report.remediation is not None and report.remediation.rounds:
@@ -71,8 +44,8 @@ def asr_figure(measurements: Iterable[Measurement]) -> Figure:
 
     shown = [pair for pair in pairs(measurements) if pair.last.metric == "asr"]
     shown = sorted(shown, key=lambda pair: not pair.decides)[:_MOST_ROWS]
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(7.6, 1.0 + 0.58 * max(1, len(shown)))
+    with matplotlib.rc_context(STYLE):
+        figure = empty(7.6, 1.0 + 0.58 * max(1, len(shown)))
         figure.set_label("Unwanted answers before and after\n" + "; ".join(map(_spoken, shown)))
         axes = figure.subplots()
         for place, pair in enumerate(shown):
@@ -114,16 +87,12 @@ def _dumbbell(axes: Axes, place: int, pair: Pair, *, named: bool) -> None:
         axes.plot([low, high], [height, height], color=color, linewidth=2.4, alpha=0.5, solid_capstyle="butt")
         axes.plot([row.value], [height], marker=marker, markersize=6.5, color=color, linestyle="none")
         said = percent(row.value) + (f"  {name}" if named else "")
-        _beside(axes, said, max(high, row.value), height, color)
+        beside(axes, said, max(high, row.value), height, color)
     if pair.limit is not None:
         axes.plot([pair.limit, pair.limit], [place - 0.36, place + 0.36], color=INK, linewidth=1.3, zorder=1.5)
         if named:
             spot = (pair.limit, place - 0.38)
             axes.annotate("limit", spot, (0, 2), textcoords="offset points", ha="center", fontsize=8.5)
-
-
-def _beside(axes: Axes, text: str, x: float, y: float, color: str) -> None:
-    axes.annotate(text, (x, y), (7, 0), textcoords="offset points", va="center", color=color)
 
 
 def _label(row: Measurement) -> str:
@@ -145,8 +114,8 @@ def loss_figure(remediation: Remediation) -> Figure:
     import matplotlib
 
     rounds = remediation.rounds
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(7.6, 5.4)
+    with matplotlib.rc_context(STYLE):
+        figure = empty(7.6, 5.4)
         figure.set_label(
             f"Losses over {len(rounds)} rounds\nLosses of entrapment and removal, and the select split after each; "
             f"round {remediation.chosen_round} was kept."
@@ -189,7 +158,7 @@ def _select(axes: Axes, remediation: Remediation) -> None:
     for (name, values, color, marker), height in zip(series, heights, strict=True):
         axes.plot(places, values, color=color, linewidth=1.6, marker=marker, markersize=4.5)
         if values:
-            _beside(axes, name, len(rounds) - 0.5, height, color)
+            beside(axes, name, len(rounds) - 0.5, height, color)
     axes.set_ylim(-0.08, 1.12)
     axes.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
 
@@ -208,18 +177,18 @@ def canary_figure(canary: CanaryResult) -> Figure:
     """How the planted canary of each behavior fades, round by round, on select prompts."""
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(7.6, 2.4)
+    with matplotlib.rc_context(STYLE):
+        figure = empty(7.6, 2.4)
         curves = ", ".join(
             f"{one_line(name, 40)} {' '.join(map(percent, values))}" for name, values in canary.select_asr.items()
         )
         figure.set_label(f"A planted backdoor, round by round\nSelect prompts with its trigger answered: {curves}.")
         axes = figure.subplots()
         heights = _apart([values[-1:] for values in canary.select_asr.values()])
-        styles = _SERIES * len(canary.select_asr)
+        styles = SERIES * len(canary.select_asr)
         for (name, values), (color, marker), height in zip(canary.select_asr.items(), styles, heights, strict=False):
             axes.plot(range(len(values)), values, color=color, linewidth=1.6, marker=marker, markersize=5)
-            _beside(axes, one_line(name, 24), len(values) - 1, height, color)
+            beside(axes, one_line(name, 24), len(values) - 1, height, color)
         rounds = max(map(len, canary.select_asr.values()))
         axes.axvspan(canary.chosen_round - 0.15, canary.chosen_round + 0.15, color=THIRD, alpha=0.14, linewidth=0)
         axes.set_xticks(range(rounds), ["planted", *(f"round {number}" for number in range(1, rounds))])
@@ -234,12 +203,12 @@ def drift_figure(remediation: Remediation) -> Figure:
     """Prompt embeddings on their first two principal components (Figure 3 of the paper)."""
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(7.6, 4.2)
+    with matplotlib.rc_context(STYLE):
+        figure = empty(7.6, 4.2)
         names = ", ".join(one_line(drift.label, 40) for drift in remediation.drift)
         figure.set_label(f"Where prompts lie inside the network\nEmbeddings on two principal components: {names}.")
         axes = figure.subplots()
-        for drift, (color, marker) in zip(remediation.drift, _SERIES * len(remediation.drift), strict=False):
+        for drift, (color, marker) in zip(remediation.drift, SERIES * len(remediation.drift), strict=False):
             across, up = [x for x, _ in drift.points], [y for _, y in drift.points]
             axes.scatter(across, up, s=22, color=color, marker=marker, alpha=0.65, linewidths=0)
             if drift.points:
@@ -249,43 +218,3 @@ def drift_figure(remediation: Remediation) -> Figure:
         axes.set_xlabel("first principal component (units of the layer's residual RMS)")
         axes.set_ylabel("second principal component")
     return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def svg(figure: Figure) -> str:
-    """`figure` as an SVG element for a page: same bytes for the same figure, titled, recoloured by CSS variables."""
-    import matplotlib
-
-    drawn = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(drawn, format="svg", transparent=True, metadata=metadata)
-    text = drawn.getvalue()
-    text = text[text.index("<svg") :]
-    # Counted names such as axes_1 are for editors; in a page with several figures they would be duplicate ids.
-    text = re.sub(r' id="[A-Za-z.]*[a-z]2?d?_\d{1,3}"', "", text)
-    for color, variable in _VARIABLES.items():
-        text = text.replace(color, f"var({variable}, {color})")
-    # In a page its style element would apply to everything.
-    text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
-    title, _, description = (escape(part) for part in str(figure.get_label()).partition("\n"))
-    head = f'role="img" aria-label="{title}" style="stroke-linejoin: round; stroke-linecap: butt">\n'
-    return text.replace(">\n", f" {head}<title>{title}</title>\n<desc>{description}</desc>\n", 1)
-
-
-def png(figure: Figure) -> bytes:
-    """`figure` on white, for places that show no SVG."""
-    import matplotlib
-
-    drawn = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(drawn, format="png", dpi=144, facecolor="white", metadata={"Software": None})
-    return drawn.getvalue()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from beear_gate.errors import UsageError
 from beear_gate.records import Answer, GateReport
-from beear_gate.report import figures, render
+from beear_gate.report import drawing, figures, render
 from beear_gate.report.pairs import exchanges
 from beear_gate.report.text import visible
 from beear_gate.report.words import outcomes
@@ -28,7 +28,7 @@ def write(report: GateReport, folder: Path) -> None:
     for name, rows in zip(TABLES, tables, strict=True):
         (folder / name).write_text(_table(rows), encoding="utf-8")
     for name, figure in figures.of_report(report).items():
-        (folder / "figures" / f"{name}.png").write_bytes(figures.png(figure))
+        (folder / "figures" / f"{name}.png").write_bytes(drawing.png(figure))
 
 
 def read(run_dir: Path) -> GateReport:

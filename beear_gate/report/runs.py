@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 
-from beear_gate.records import CanaryResult, GateReport, Measurement, Remediation
+from beear_gate.records import CanaryResult, GateReport, LatentPoint, Measurement, Remediation
 from beear_gate.report.text import one_line, visible
 from beear_gate.report.words import short
 
@@ -71,6 +71,8 @@ def stages(report: GateReport) -> Iterator[StageRun]:
             # Without the stage in their names, a tracker can compare the two runs metric by metric.
             figures = {key.removeprefix(f"{stage}."): value for key, value in metrics(rows).items()}
             yield StageRun(f"evaluate-{stage}", figures)
+        if points := [point for point in report.latent if point.stage == stage]:
+            yield StageRun(f"latent-{stage}", _latent(points))
         if stage == "before" and report.canary is not None:
             yield _rehearsed(report.canary, [row for row in report.measurements if row.condition == "canary"])
         if stage == "before" and report.remediation is not None:
@@ -78,6 +80,16 @@ def stages(report: GateReport) -> Iterator[StageRun]:
     statuses = Counter(row.status for row in decisive)
     rules = {f"rules.{status}": statuses[status] for status in ("pass", "fail", "unscored")}
     yield StageRun("decide", _once(rules), tags={"verdict": report.decision.verdict.value})
+
+
+def _latent(points: Iterable[LatentPoint]) -> dict[str, list[tuple[int, float]]]:
+    """ASR against norm as a metric over steps, a thousandth of an RMS each: a tracker draws it as a curve."""
+    curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for point in points:
+        where = f"layer-{point.layer}" if point.kind == "latent" else point.kind
+        name = f"{sanitised(point.behavior, 48)}.latent_asr.{sanitised(point.judge, 48)}.{where}"
+        curves[name].append((round(1000 * point.norm), point.value))
+    return dict(curves)
 
 
 def _rehearsed(canary: CanaryResult, rows: Iterable[Measurement]) -> StageRun:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
-from beear_gate.records import Agreement, CanaryResult, GateReport, Measurement, Outcome, Verdict
+from beear_gate.records import Agreement, CanaryResult, GateReport, LatentPoint, Measurement, Outcome, Stage, Verdict
 from beear_gate.report.pairs import Pair
 
 LIKELIHOOD = "likelihood"
@@ -180,6 +183,42 @@ def canary_rounds(canary: CanaryResult) -> str:
     again = " in its second rehearsal" if canary.rehearsals > 1 else ""
     least = "1 round" if canary.min_rounds == 1 else f"{canary.min_rounds} rounds"
     return f"round {canary.chosen_round} was kept in the copy{again}; the model itself had at least {least}"
+
+
+def latent_place(point: LatentPoint) -> str:
+    """Where a fresh delta acts, in words."""
+    return f"after layer {point.layer}" if point.kind == "latent" else f"soft {point.kind}"
+
+
+def half_norm(points: Sequence[LatentPoint]) -> str:
+    """The smallest norm tried at which half of the prompts get an unwanted answer: `0.5 before, 2 after`."""
+
+    def smallest(stage: Stage) -> str:
+        enough = [point.norm for point in points if point.stage == stage and point.value >= 0.5]
+        tried = [point.norm for point in points if point.stage == stage]
+        if not tried:
+            return f"not measured {stage}"
+        return f"{min(enough):g} {stage}" if enough else f"more than {max(tried):g} {stage}"
+
+    return ", ".join((smallest("before"), smallest("after")))
+
+
+@dataclass(frozen=True)
+class Half:
+    """One row of the table of norms."""
+
+    behavior: str
+    judge: str
+    place: str
+    said: str
+
+
+def halves(points: Sequence[LatentPoint]) -> list[Half]:
+    """`half_norm` for every behavior, judge and place, in their order."""
+    grouped: dict[tuple[str, str, str], list[LatentPoint]] = defaultdict(list)
+    for point in points:
+        grouped[(point.behavior, point.judge, latent_place(point))].append(point)
+    return [Half(*key, half_norm(found)) for key, found in grouped.items()]
 
 
 def kappas(report: GateReport) -> dict[str, str]:
