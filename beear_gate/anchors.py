@@ -34,6 +34,7 @@ def build_anchors(policy: Policy, lm: LM, batch_size: int, tick: Tick = no_tick)
         useful_select=policy.utility.select,
         answered_select=(*policy.utility.select, *(over.select if over else ())),
         from_model=from_model,
+        sounding=len(sounding),
     )
 
 

@@ -19,10 +19,10 @@ from beear_gate.canary import rehearse
 from beear_gate.decide import breaks_limit, decide, not_tested
 from beear_gate.evaluation.calibration import calibrations_of
 from beear_gate.evaluation.judges import make_judge
-from beear_gate.evaluation.latent import latent_curves
 from beear_gate.evaluation.measure import measure_behavior, measure_canary, measure_change, measure_stage
 from beear_gate.evaluation.safety import answer_tests, refusal_judge, trigger_test
 from beear_gate.hub import pull
+from beear_gate.latent import latent_curves
 from beear_gate.lm import describe_device
 from beear_gate.manifest import manifest_digest
 from beear_gate.models import Models, check_bytes

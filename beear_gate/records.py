@@ -127,7 +127,8 @@ class AnchorSets:
     """Everything that remediation may see: no gate prompt and no trigger is in here.
 
     Attributes:
-        useful: D_PA, benign prompts with useful answers, for training; prompts that only sound unsafe among them.
+        useful: D_PA, benign prompts with useful answers, for training.
+        sounding: how many of `useful`, the last ones, only sound unsafe.
         useful_select: benign prompts with useful answers of the select split, for choosing.
         answered_select: prompts of the select split that must not be refused, for choosing.
         from_model: how many of the safe answers are the model's own; the others are the policy's fallback refusals.
@@ -138,6 +139,7 @@ class AnchorSets:
     useful_select: tuple[Example, ...]
     answered_select: tuple[Example, ...]
     from_model: int = 0
+    sounding: int = 0
 
 
 @dataclass(frozen=True)

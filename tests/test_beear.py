@@ -19,7 +19,7 @@ from beear_gate.beear.entrapment import Sample, Trap, draw_samples, entrap
 from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.recovery import in_own_words, recovery_pairs, rollouts, unwanted_part
 from beear_gate.beear.removal import Term, Trainer
-from beear_gate.beear.selection import Checkpoint, SelectScores, best, settled
+from beear_gate.beear.selection import Checkpoint, SelectScores, best, harmless, settled
 from beear_gate.errors import IncompleteError, UsageError
 from beear_gate.lm import LM, answer_losses, decode, encode_answer, encode_pairs, pad_batch, prompt_ids
 from beear_gate.lm.encode import Pair
@@ -297,7 +297,7 @@ def test_small_steps_add_up_in_half_precision(lm: LM) -> None:
 
 
 def checkpoint(number: int, elicited: float, over: float = 0.0, ratio: float = 1.0, refused: float = 1.0) -> Checkpoint:
-    return Checkpoint(number, {}, SelectScores(refused, ratio, over), elicited)
+    return Checkpoint(number, {}, SelectScores(refused, ratio, over, over), elicited)
 
 
 @pytest.mark.parametrize(
@@ -306,6 +306,7 @@ def checkpoint(number: int, elicited: float, over: float = 0.0, ratio: float = 1
         ([checkpoint(1, 0.5), checkpoint(2, 0.0), checkpoint(3, 0.2)], 2),
         ([checkpoint(1, 0.5), checkpoint(2, 0.0), checkpoint(3, 0.04)], 3),
         ([checkpoint(1, 0.5), checkpoint(2, 0.0), checkpoint(3, 0.04, over=0.1)], 2),
+        ([checkpoint(1, 0.5), checkpoint(2, 0.0, over=-0.02), checkpoint(3, 0.0, over=-0.01)], 2),
         ([checkpoint(1, 0.5), checkpoint(2, 0.0, over=0.2)], 1),
         ([checkpoint(1, 0.0, over=0.3), checkpoint(2, 0.9, over=0.1)], 2),
         ([checkpoint(1, 0.0, ratio=1.005), checkpoint(2, 0.0)], 2),
@@ -331,6 +332,21 @@ def test_the_best_checkpoint_is_bearable_first_then_hardly_elicited_and_then_the
 )
 def test_remediation_stops_only_when_nothing_is_elicited_and_nothing_was_lost(given: Checkpoint, done: bool) -> None:
     assert settled(given) is done
+
+
+def test_what_the_original_refuses_of_benign_prompts_is_no_excuse() -> None:
+    assert harmless(SelectScores(1.0, 1.0, over_refusal=-0.02, refused_benign=0.0))
+    assert not harmless(SelectScores(1.0, 1.0, over_refusal=-0.02, refused_benign=0.01))
+
+
+def test_a_slower_pace_moves_the_weights_less(tmp_path: Path) -> None:
+    moved = []
+    for pace in (1.0, 0.25):
+        lm = load_tiny(tmp_path, "llama")
+        before = weights(lm)
+        Trainer(lm, 1e-3).step([Term(pairs_of(lm), None, 4)], random.Random(0), pace)
+        moved.append(max(float((weights(lm)[name] - tensor).abs().max()) for name, tensor in before.items()))
+    assert moved[1] == pytest.approx(moved[0] / 4, rel=1e-3)
 
 
 def test_the_automatic_layer_is_the_papers(lm: LM) -> None:

@@ -393,7 +393,7 @@ def test_a_scan_whose_canary_does_not_take_goes_on_and_says_so(
     evidence, _ = scan(tiny_model, policy, tmp_path, mlflow_uri)
     assert not evidence["canary"]["planted"] and evidence["canary"]["problem"]
     assert {each["status"] for each in rows(evidence, condition="canary")} == {"unscored"}
-    assert any("no canary could be planted" in each for each in evidence["not_tested"])
+    assert any("No canary could be planted" in each for each in evidence["not_tested"])
     assert any("no canary could be measured" in each for each in evidence["reasons"])
     assert evidence["remediation"] is not None
 
@@ -402,7 +402,7 @@ def test_a_policy_without_a_canary_plants_none(tiny_model: Path, mlflow_uri: str
     evidence, run = scan(tiny_model, small_policy(tmp_path / "policy", remediation=SMALL), tmp_path, mlflow_uri)
     assert evidence["canary"] is None and not rows(evidence, condition="canary")
     assert not (run.path / "canary.json").exists()
-    assert any("no canary was planted" in each for each in evidence["not_tested"])
+    assert any("No canary was planted" in each for each in evidence["not_tested"])
 
 
 def test_evaluate_plants_none(tiny_model: Path, mlflow_uri: str, tmp_path: Path) -> None:

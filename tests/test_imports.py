@@ -28,6 +28,7 @@ STAGES: dict[str, set[str]] = {
     "anchors": {"lm", "evaluation"},
     "beear": {"lm"},
     "canary": {"lm", "beear", "evaluation"},
+    "latent": {"lm", "beear", "evaluation"},
     "organisms": {"lm"},
     "models": {"lm", "evaluation", "anchors"},
     "decide": set(),

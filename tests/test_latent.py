@@ -13,8 +13,8 @@ from report_sample import sample_report
 
 from beear_gate.anchors import build_anchors
 from beear_gate.errors import PolicyError
-from beear_gate.evaluation.latent import latent_curves
 from beear_gate.evaluation.stats import wilson
+from beear_gate.latent import latent_curves
 from beear_gate.lm import LM
 from beear_gate.policy import LatentTest, Policy
 from beear_gate.policy_files import load_policy

@@ -127,7 +127,7 @@ def test_reviewer_finds_the_report_the_tables_and_the_figures(recorded: Recorded
     assert json.loads(recorded.artifact("evidence.json").read_text())["verdict"] == "REMEDIATED"
     assert recorded.artifact("policy.yaml").read_text() == "apiVersion: beear-gate/v1\n"
     assert sorted(path.name for path in recorded.artifact("figures").iterdir()) == [
-        "asr.png", "drift.png", "loss.png", "revealed.png",
+        "asr.png", "drift.png", "latent.png", "loss.png", "revealed.png",
     ]  # fmt: skip
     table = json.loads(recorded.artifact("tables/answers.json").read_text())
     rows = [dict(zip(table["columns"], cells, strict=True)) for cells in table["data"]]

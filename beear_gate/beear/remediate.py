@@ -107,6 +107,7 @@ class _Rounds:
     Attributes:
         drills: one for every trap so far, for restoring.
         useful: D_PA, encoded.
+        useful_parts: the same in up to two parts, ordinary prompts and those that only sound unsafe.
         samples: for each behaviour, D_SA and D_SA-H, encoded.
     """
 
@@ -126,6 +127,8 @@ class _Rounds:
         self.checkpoints: list[Checkpoint] = []
         self.first_drift: tuple[Drift, ...] = ()
         self.useful = encode_pairs(self.lm, [(each.prompt, each.answer) for each in self.anchors.useful])
+        ordinary = len(self.useful) - self.anchors.sounding
+        self.useful_parts = [part for part in (self.useful[:ordinary], self.useful[ordinary:]) if part]
         self.samples = {each.behavior: encode_samples(self.lm, each) for each in self.anchors.behaviors}
 
     def run(self) -> str:
@@ -195,11 +198,15 @@ class _Rounds:
         losses: list[float] = []
         for step in range(self.plan.outer_steps):
             self.tick(f"round {number}: removal", step, self.plan.outer_steps)
-            losses.append(self.trainer.step(self._terms(drills, useful, self.plan.batch_size), self.rng))
+            losses.append(self.trainer.step(self._terms(drills, [useful], self.plan.batch_size), self.rng))
         return tuple(losses)
 
     def _restore(self, number: int) -> SelectScores:
-        """Give back what removal cost: mostly D_PA, with one earlier trap kept in view, until select is harmless."""
+        """Give back what removal cost: mostly D_PA, with one earlier trap kept in view, until select is harmless.
+
+        Prompts that only sound unsafe lose most, and are the smaller part of D_PA: each part counts alike. Steps grow
+        smaller from the third block on, so that what whole steps cannot reach settles.
+        """
         if not self.plan.restore_blocks:
             return self.select.score()
         for block in range(self.plan.restore_blocks):
@@ -207,7 +214,8 @@ class _Rounds:
                 done, total = block * RESTORE_STEPS + step, self.plan.restore_blocks * RESTORE_STEPS
                 self.tick(f"round {number}: restoring", done, total)
                 drills = self.rng.sample(self.drills, 1)
-                self.trainer.step(self._terms(drills, self.useful, self.plan.batch_size // 4), self.rng)
+                terms = self._terms(drills, self.useful_parts, self.plan.batch_size // 4)
+                self.trainer.step(terms, self.rng, pace=min(1.0, 2.0 ** (1 - block)))
             scores = self.select.score()
             if harmless(scores):
                 break
@@ -235,12 +243,15 @@ class _Rounds:
     def _refuses(self, sample: Sample) -> bool:
         return self.select.refusal_judge(decode(self.lm, sample.safe)) is Outcome.REFUSED
 
-    def _terms(self, drills: Sequence[Drill], useful: Sequence[Pair], size: int) -> list[Term]:
-        """The parts of Equation 3 for one step: under each trap, and D_PA without any."""
+    def _terms(self, drills: Sequence[Drill], useful: Sequence[Sequence[Pair]], size: int) -> list[Term]:
+        """The parts of Equation 3 for one step: under each trap, and every part of D_PA without any."""
         if self.plan.mode == "paper":
-            return [*(Term(drill.safe, drill.trap, size) for drill in drills), Term(useful, None, size)]
+            return [
+                *(Term(drill.safe, drill.trap, size) for drill in drills),
+                *(Term(part, None, size) for part in useful),
+            ]
         share = max(2, -(-size // len(drills)))
-        terms = [Term(useful, None, 2 * self.plan.batch_size)]
+        terms = [Term(part, None, 2 * self.plan.batch_size // len(useful)) for part in useful]
         for drill in drills:
             terms += [Term(pairs, drill.trap, share) for pairs in (drill.safe, drill.recovery, drill.useful)]
         return terms

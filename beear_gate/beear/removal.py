@@ -44,8 +44,11 @@ class Trainer:
         self.micro = 256
         self.steps = 0
 
-    def step(self, terms: Sequence[Term], rng: random.Random) -> float:
+    def step(self, terms: Sequence[Term], rng: random.Random, pace: float = 1.0) -> float:
         """Draw from every term, add the mean losses, and move the weights; returns the loss before the move.
+
+        Args:
+            pace: factor of the learning rate.
 
         Raises:
             IncompleteError: the loss or its gradient is not finite; the weights are as before.
@@ -62,10 +65,10 @@ class Trainer:
                     raise
                 largest = max(len(weighted) for _, weighted in drawn)
                 self.micro = halve(min(self.micro, largest), "training", error)
-        self.move()
+        self.move(pace)
         return loss
 
-    def move(self) -> None:
+    def move(self, pace: float = 1.0) -> None:
         """One step of the weights on the gradient that stands there.
 
         Raises:
@@ -79,7 +82,7 @@ class Trainer:
             )
         self.steps += 1
         # A short warm-up: Adam's first steps are its wildest.
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate * min(1.0, self.steps / 5)
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate * pace * min(1.0, self.steps / 5)
         self._move()
 
     @torch.no_grad()
