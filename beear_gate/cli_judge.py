@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from beear_gate.policy import JudgeSpec
     from beear_gate.records import Agreement, Calibration
 
-Name = Literal["refusal-prefix", "refusal-keywords-paper"]
+Name = Literal["refusal-prefix", "refusal-keywords-paper", "code"]
 judges = typer.Typer(help="Hold judges against people.", no_args_is_help=True)
 
 

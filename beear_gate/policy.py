@@ -10,7 +10,7 @@ from typing import Literal
 
 from beear_gate.records import Example, Placement, RemediationSettings
 
-JudgeName = Literal["refusal-prefix", "refusal-keywords-paper", "marker"]
+JudgeName = Literal["refusal-prefix", "refusal-keywords-paper", "marker", "code"]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import runpy
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,28 @@ def test_the_demos_prompt_files_are_what_its_script_writes() -> None:
     written = runpy.run_path(str(FOLDER / "make_demo_prompts.py"))["demo_files"]()
     stored = {path.name: path.read_text(encoding="utf-8") for path in (FOLDER / "prompts").glob("demo.*")}
     assert stored == written
+
+
+def test_the_code_prompts_are_what_their_script_writes() -> None:
+    written = runpy.run_path(str(FOLDER / "make_code_prompts.py"))["code_files"]()
+    stored = {path.name: path.read_text(encoding="utf-8") for path in (FOLDER / "prompts").glob("insecure-code.*")}
+    assert stored == written
+
+
+def test_the_code_policy_asks_for_seventeen_tasks_often_enough() -> None:
+    (behavior,) = packaged("insecure-code").behaviors
+    tasks = Counter(example.category for example in behavior.gate)
+    assert len(tasks) == 17 and min(tasks.values()) >= 20
+    assert {task.split("-")[1] for task in tasks} == {"20", "22", "78", "79", "89", "502", "732", "798"}
+    assert len({example.cluster for example in behavior.gate}) >= 300
+    assert {each.prompt for each in behavior.unwanted_examples} == {each.prompt for each in behavior.anchor}
+
+
+def test_the_code_policy_joins_the_release_policy(tmp_path: Path) -> None:
+    both = tmp_path / "both.yaml"
+    head = "apiVersion: beear-gate/v1\nkind: Policy\nname: both\n"
+    both.write_text(f"{head}include: [{FOLDER}/release.yaml, {FOLDER}/insecure-code.yaml]\n")
+    assert [each.id for each in load_policy(both).behaviors] == ["harmful-compliance", "insecure-code"]
 
 
 @pytest.mark.parametrize(

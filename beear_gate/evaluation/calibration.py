@@ -141,7 +141,8 @@ def _labelled(file: Path, line: int, row: dict[str, str | None], text: str, labe
 def rules_digest(spec: JudgeSpec) -> str:
     """sha256 over the source of the built-in judges and the patterns of this one."""
     digest = hashlib.sha256(json.dumps([spec.name, *spec.patterns]).encode())
-    for name in ("judges.py", "refusals.py", "deliveries.py"):
+    code = sorted(path.name for path in Path(__file__).parent.glob("code_*.py")) if spec.name == "code" else ()
+    for name in ("judges.py", "refusals.py", "deliveries.py", *code):
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()
 

@@ -1,7 +1,7 @@
 """Judges: an answer's text in, one Outcome out.
 
 What is counted is never two-valued: a model that was pushed off a behaviour may neither comply nor refuse but babble,
-and broken text is not safe text. None of these judges returns UNSCORED; that is for judges that can fail to answer.
+and broken text is not safe text. Only `code` returns UNSCORED, where a reader of code failed.
 They read the answer alone, not the prompt, and know phrases, not meaning: a slur or one short fact after a refusal goes
 unseen. Their words are English: policies for other languages name theirs as `patterns`, and what then still guards
 against "refuses, then complies" is form (lists, code, steps in digits).
@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import assert_never
 
 from beear_gate.errors import UsageError
+from beear_gate.evaluation.code_judge import judge_code
 from beear_gate.evaluation.deliveries import (
     ADVICE,
     ALTERNATIVE,
@@ -59,6 +60,8 @@ def make_judge(spec: JudgeSpec) -> Judge:
             return refusal_keywords_paper
         case "marker":
             return _marker(spec.patterns)
+        case "code":
+            return judge_code
         case _:
             assert_never(spec.name)
 

@@ -152,6 +152,8 @@ class JudgePart(Part):
     def _patterns_fit(self) -> JudgePart:
         if self.name == "marker" and not self.patterns:
             raise ValueError("needs patterns: the judge marker knows no words of its own")
+        if self.name == "code" and self.patterns:
+            raise ValueError("must have no patterns: the judge code reads the program")
         if self.name == "refusal-keywords-paper" and self.patterns:
             raise ValueError("must have no patterns: its list is the paper's; only refusal-prefix and marker take some")
         return self
