@@ -12,17 +12,17 @@ import typer
 from beear_gate.errors import UsageError
 
 if TYPE_CHECKING:
-    from beear_gate.policy import JudgeSpec
+    from beear_gate.policy import AnyJudgeSpec
     from beear_gate.records import Agreement, Calibration
 
-Name = Literal["refusal-prefix", "refusal-keywords-paper", "code"]
+Name = Literal["refusal-prefix", "refusal-keywords-paper", "code", "http"]
 judges = typer.Typer(help="Hold judges against people.", no_args_is_help=True)
 
 
 @judges.command("calibrate")
 def calibrate(
     file: Annotated[Path, typer.Argument(help="CSV of answers that people have labelled, such as XSTest's.")],
-    judge: Annotated[Name, typer.Option(help="Which judge.")] = "refusal-prefix",
+    judge: Annotated[Name, typer.Option(help="Which judge; http needs --policy.")] = "refusal-prefix",
     policy: Annotated[str | None, typer.Option(help="Take the judge as this policy has it, patterns included.")] = None,
     answer_column: Annotated[str | None, typer.Option(help="[default: completion, answer, response or text]")] = None,
     label_column: Annotated[str | None, typer.Option(help="[default: final_label, label or human_label]")] = None,
@@ -40,15 +40,17 @@ def calibrate(
     typer.echo(f"kept in {path}", err=True)
 
 
-def _spec(name: Name, policy: str | None) -> JudgeSpec:
+def _spec(name: Name, policy: str | None) -> AnyJudgeSpec:
     from beear_gate.cli_policy import load
-    from beear_gate.policy import JudgeSpec
+    from beear_gate.policy import HttpJudgeSpec, JudgeSpec
 
     if policy is None:
+        if name == "http":
+            raise UsageError("A policy says where the judge http is.", "Name one with --policy.")
         return JudgeSpec(name)
     for behavior in load(policy).behaviors:
-        for spec in (behavior.judge, *behavior.other_judges, behavior.safe_judge):
-            if spec.name == name:
+        for spec in (*behavior.judges, behavior.safe_judge):
+            if spec.name == name or (name == "http" and isinstance(spec, HttpJudgeSpec)):
                 return spec
     raise UsageError(f"The policy {policy} has no judge {name}.", "Name another one with --judge.")
 

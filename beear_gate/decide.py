@@ -38,6 +38,7 @@ def decide(
     if failed:
         return Decision(Verdict.BLOCKED, (*reasons, *alive))
     gaps = (*(explain(row) for row in missing), *_unmeasured(policy, rules, remediated))
+    gaps = (*_unscored(findings), *gaps) if gaps else ()
     if gaps:
         return Decision(Verdict.INCOMPLETE, gaps)
     if skipped:
@@ -46,6 +47,11 @@ def decide(
         met = "The remediated model meets every limit and margin of the policy."
         return Decision(Verdict.REMEDIATED, (*alive, met, *gone))
     return Decision(Verdict.PASS, ("The original meets every limit of the policy, which asked for no change.",))
+
+
+def _unscored(findings: Sequence[Finding]) -> Iterator[str]:
+    """What befell a served judge: the cause of figures that could not be measured."""
+    return (f"{each.message} {each.remedy}" for each in findings if each.id.startswith("judge-"))
 
 
 def breaks_limit(measurements: Sequence[Measurement]) -> bool:

@@ -19,6 +19,7 @@ from beear_gate.canary import rehearse
 from beear_gate.decide import breaks_limit, decide, not_tested
 from beear_gate.evaluation.calibration import calibrations_of
 from beear_gate.evaluation.judges import make_judge
+from beear_gate.evaluation.jury import Jury
 from beear_gate.evaluation.measure import measure_behavior, measure_canary, measure_change, measure_stage
 from beear_gate.evaluation.safety import answer_tests, refusal_judge, trigger_test
 from beear_gate.hub import pull
@@ -62,6 +63,7 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     """
     started, clock, policy = datetime.now(UTC), time.monotonic(), request.policy
     run.write("policy.yaml", policy.source)
+    jury = Jury(policy, request.model, run.path / "judge", tick)
     snapshot = run.stage("pull", _origin(request), ModelSnapshot, lambda: _pull(request, tick))
     key = {"files": manifest_digest(snapshot.files), "policy": policy.digest, "dtype": request.dtype}
     key |= {"version": __version__}
@@ -70,16 +72,16 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     before, repair = Observations((), ()), None
     models, kept = Models(request, tick), run.path / "original-choices.safetensors"
     if not any(finding.severity is Severity.BLOCK for finding in findings):  # unsafe bytes are never loaded
-        before = run.stage("before", key, Observations, lambda: models.observe(snapshot, None, kept))
+        before = jury.seen(run.stage("before", key, Observations, lambda: models.observe(snapshot, None, kept)))
         measurements = measure_stage(policy, "before", before)
         if _wanted(request, measurements):
-            repair = _repair(request, run, models, snapshot, before, key)
+            repair = _repair(request, run, models, jury, snapshot, before, key)
             measurements += measure_stage(policy, "after", repair.after) + measure_change(policy, before, repair.after)
             measurements += measure_canary(policy, repair.rehearsal) if repair.rehearsal else ()
-    decision = decide(policy, findings, measurements, repair is not None, _left_out(request))
+    decision = decide(policy, (*findings, *jury.findings()), measurements, repair is not None, _left_out(request))
     after = repair.after if repair else Observations((), ())
     if request.reveal and repair:
-        shown = _reveal(request, run, models, snapshot, repair)
+        shown = _reveal(request, run, models, jury, snapshot, repair)
         measurements += shown[0]
         before = replace(before, answers=before.answers + shown[1])
         after = replace(after, answers=after.answers + shown[2])
@@ -93,7 +95,7 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         seconds=round(time.monotonic() - clock, 1),
         seed=request.seed,
         decision=decision,
-        findings=findings,
+        findings=(*findings, *jury.findings()),
         files=repair.remediation.snapshot.files if repair else snapshot.files,
         measurements=measurements,
         before=before.answers,
@@ -106,6 +108,7 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         canary=repair.canary if repair else None,
         calibrations=calibrations_of(policy.judges),
         latent=repair.latent if repair else (),
+        served_judges=jury.records(),
     )
     return _record(request, run, report)
 
@@ -161,6 +164,7 @@ def _repair(
     request: Request,
     run: RunDirectory,
     models: Models,
+    jury: Jury,
     snapshot: ModelSnapshot,
     before: Observations,
     key: dict[str, str],
@@ -172,14 +176,14 @@ def _repair(
     curves = _latent(request, run, models, snapshot, anchors, "before", key)
     rehearsal = None
     if settings.canary:
-        rehearsal = _rehearse(request, run, models, snapshot, anchors, key)
+        rehearsal = jury.rehearsed(_rehearse(request, run, models, snapshot, anchors, key))
         settings = replace(settings, min_rounds=rehearsal.canary.min_rounds)
         key |= {"settings": _digest(asdict(settings))}
     remediation = _remediate(request, run, models, snapshot, anchors, settings, key)
     repaired = remediation.snapshot
     key |= {"repaired": manifest_digest(repaired.files)}
     kept = run.path / "original-choices.safetensors"
-    after = run.stage("after", key, Observations, lambda: models.observe(repaired, before, kept))
+    after = jury.seen(run.stage("after", key, Observations, lambda: models.observe(repaired, before, kept)))
     curves += _latent(request, run, models, repaired, anchors, "after", key)
     return _Repair(anchors, rehearsal, remediation, after, curves, key)
 
@@ -249,6 +253,7 @@ def _reveal(
     request: Request,
     run: RunDirectory,
     models: Models,
+    jury: Jury,
     snapshot: ModelSnapshot,
     repair: _Repair,
 ) -> tuple[tuple[Measurement, ...], tuple[Answer, ...], tuple[Answer, ...]]:
@@ -265,7 +270,7 @@ def _reveal(
             return answer_tests(models.load(of), [test], policy.max_new_tokens, request.batch_size, models.tick)
 
         inputs = repair.key | {"trigger": reveal.trigger, "placement": reveal.placement}
-        return run.stage(f"revealed-{stage}", inputs, tuple[Answer, ...], work)
+        return jury.graded(run.stage(f"revealed-{stage}", inputs, tuple[Answer, ...], work))
 
     after = answers("after", repair.remediation.snapshot)
     before = answers("before", snapshot)

@@ -100,7 +100,7 @@ def _curve(
         inserted = [attack.insert(prompt) for prompt in prompts]
         answers = generate(lm, inserted, policy.max_new_tokens, batch_size, perturb=trap.perturb())
         texts = [decode(lm, answer) for answer in answers]
-        for spec in (behavior.judge, *behavior.other_judges):
+        for spec in dict.fromkeys((behavior.text_judge, *behavior.text_judges)):
             judge = make_judge(spec)
             complied = [judge(text) is Outcome.COMPLIED for text in texts]
             hits, n = _clusters(asked, complied)

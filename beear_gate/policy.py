@@ -26,6 +26,58 @@ class JudgeSpec:
     patterns: tuple[str, ...] = ()
 
 
+Rubric = Literal["qi", "harmbench", "strongreject"]
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a served judge costs for a million tokens that it reads (`input`) and writes (`output`)."""
+
+    input: float
+    output: float
+    currency: str = "USD"
+
+
+@dataclass(frozen=True)
+class HttpJudgeSpec:
+    """A model behind an OpenAI-compatible chat endpoint as judge, and what it may cost.
+
+    Unlike a `JudgeSpec` it reads the prompt too, can fail, and decides gate measurements only: remediation calls its
+    judges thousands of times and must not depend on a server.
+
+    Attributes:
+        url: base address, such as https://judge.example/v1.
+        rubric: what it is asked, see `evaluation.rubrics`.
+        threshold: for `strongreject`, the score from which on an answer counts as complied.
+        key_env: the environment variable that holds the API key; "" for a server that wants none.
+        attempts: requests for one answer, the first included.
+        timeout: seconds until one request counts as failed.
+        max_reply_tokens: longest reply; one that is cut off has no grade.
+        max_requests, max_tokens: caps of a whole run; None for none.
+    """
+
+    url: str
+    model: str
+    rubric: Rubric
+    threshold: float = 0.5
+    key_env: str = ""
+    concurrency: int = 8
+    attempts: int = 5
+    timeout: float = 60.0
+    max_reply_tokens: int = 512
+    max_requests: int | None = None
+    max_tokens: int | None = None
+    prices: Prices | None = None
+
+    @property
+    def name(self) -> str:
+        """`http:qi:org/model`: figures are always of one rubric and one model."""
+        return f"http:{self.rubric}:{self.model}"
+
+
+AnyJudgeSpec = JudgeSpec | HttpJudgeSpec
+
+
 @dataclass(frozen=True)
 class Limit:
     """The rate of unwanted answers that the exact one-sided upper bound at `confidence` may not exceed."""
@@ -43,7 +95,7 @@ class Behavior:
         fallback: refusals for anchor prompts to which the model's own answer was not safe.
         unwanted_prefixes: y_h as the opening of an unwanted answer, shared by all prompts.
         unwanted_examples: y_h as whole examples instead, where the policy has some.
-        judge: decides; other_judges: reported beside it, for information.
+        judge: decides; other_judges: reported beside it, for information. Either may be served.
         safe_from: where the safe answers y_s come from: the model's own, as far as `safe_judge` calls them safe, or
             `fallback` alone.
     """
@@ -57,10 +109,25 @@ class Behavior:
     unwanted_prefixes: tuple[str, ...]
     unwanted_examples: tuple[Example, ...]
     safe_judge: JudgeSpec
-    judge: JudgeSpec
-    other_judges: tuple[JudgeSpec, ...]
+    judge: AnyJudgeSpec
+    other_judges: tuple[AnyJudgeSpec, ...]
     limit: Limit
     safe_from: Literal["model", "fallback"] = "model"
+
+    @property
+    def judges(self) -> tuple[AnyJudgeSpec, ...]:
+        """The deciding judge, then the others."""
+        return (self.judge, *self.other_judges)
+
+    @property
+    def text_judges(self) -> tuple[JudgeSpec, ...]:
+        """Those of `judges` that read an answer alone and need no server."""
+        return tuple(spec for spec in self.judges if isinstance(spec, JudgeSpec))
+
+    @property
+    def text_judge(self) -> JudgeSpec:
+        """`judge`, or `safe_judge` in place of a served one: for the canary, select prompts and fresh deltas."""
+        return self.judge if isinstance(self.judge, JudgeSpec) else self.safe_judge
 
 
 @dataclass(frozen=True)
@@ -141,7 +208,7 @@ class Policy:
     source: str = ""
 
     @property
-    def judges(self) -> tuple[JudgeSpec, ...]:
+    def judges(self) -> tuple[AnyJudgeSpec, ...]:
         """Every judge whose figures a report shows, each once."""
-        shown = [spec for each in self.behaviors for spec in (each.judge, *each.other_judges)]
+        shown = [spec for each in self.behaviors for spec in each.judges]
         return tuple(dict.fromkeys([*shown, self.over_refusal.judge] if self.over_refusal else shown))

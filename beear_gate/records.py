@@ -430,6 +430,34 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class ServedJudge:
+    """A judge behind an endpoint: who answered, and what it took in all.
+
+    Attributes:
+        model, served, fingerprint: the name that was asked for, and what the server called itself.
+        rubric: digest of everything that it was asked beside prompts and answers.
+        requests: tries included that failed.
+        graded, unscored: answers (equal ones once) with a grade, and those of this run without one.
+        prompt_tokens, completion_tokens: by the server's count; bytes where it gave none.
+        cost: by the policy's prices, in `currency`; None where it has none.
+    """
+
+    judge: str
+    url: str
+    model: str
+    served: str
+    fingerprint: str
+    rubric: str
+    requests: int
+    graded: int
+    unscored: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    currency: str
+
+
+@dataclass(frozen=True)
 class Decision:
     """The verdict and, worst first, the reasons for it: each names the rule, the figure and the limit."""
 
@@ -449,6 +477,7 @@ class GateReport:
         canary: the rehearsal on a copy with a planted backdoor; None where the policy wants none.
         calibrations: of the policy's judges, where there is one for the judge as it is now.
         latent: how large a delta has to be, before and after; empty where the policy does not ask.
+        served_judges: the policy's judges behind an endpoint, and what they took.
     """
 
     model: str
@@ -473,3 +502,4 @@ class GateReport:
     canary: CanaryResult | None = None
     calibrations: tuple[Calibration, ...] = ()
     latent: tuple[LatentPoint, ...] = ()
+    served_judges: tuple[ServedJudge, ...] = ()

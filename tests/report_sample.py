@@ -26,6 +26,7 @@ from beear_gate.records import (
     Remediation,
     RemediationSettings,
     Round,
+    ServedJudge,
     Severity,
     Stage,
     Status,
@@ -247,6 +248,23 @@ def sample_report() -> GateReport:
         not_tested=(
             "Triggers that this policy does not list were not tried, apart from the latent figures.",
             "Languages other than English were not measured.",
+        ),
+        served_judges=(
+            ServedJudge(
+                "http:qi:judge",
+                "https://judge.example/v1",
+                "judge",
+                HOSTILE,
+                "fp",
+                "ab" * 32,
+                612,
+                600,
+                3,
+                9000,
+                800,
+                0.0125,
+                "EUR",
+            ),
         ),
         calibrations=(
             Calibration(

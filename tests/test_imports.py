@@ -14,7 +14,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "beear_gate"
 HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "mlflow", "huggingface_hub", "scipy", "pandas", "numpy"}
-HEAVY |= {"matplotlib", "docker", "jinja2"}
+HEAVY |= {"matplotlib", "docker", "jinja2", "httpx2"}
 
 GROUND = {"errors", "records", "policy", "triggers", "redact", "manifest", "request"}
 """What every module may stand on."""

@@ -72,6 +72,39 @@ def test_six_problems_are_all_reported_each_in_its_place(folder: Path) -> None:
         pytest.param(replaced("max_rate: 0.5, ", ""), 10, "max_rate is missing", id="no rate"),
         pytest.param(replaced("judge: refusal-prefix", "judge: refusals"), 9, "'marker'", id="unknown judge"),
         pytest.param(replaced("judge: refusal-prefix", "judge: [marker]"), 9, "name of a judge", id="judge as list"),
+        *(
+            pytest.param(
+                replaced("judge: refusal-prefix", f"judge: {{name: http, {given}}}"), 9, words, id=f"http {words}"
+            )
+            for given, words in {
+                "url: 'https://j.example', rubric: qi": "judge.model is missing",
+                "url: j.example, model: m, rubric: qi": "must be an address such as",
+                "url: 'https://u:p@j.example', model: m, rubric: qi": "must have no user, password",
+                "url: 'https://j.example/?key=1', model: m, rubric: qi": "query or fragment",
+                "url: 'https://j.example', model: m, rubric: best": "'harmbench'",
+                "url: 'https://j.example', model: m, rubric: qi, key_env: sk-abc": "never a key itself",
+                "url: 'https://j.example', model: m, rubric: qi, threshold: 0.5": "must have no threshold",
+                "url: 'https://j.example', model: m, rubric: qi, concurrency: 0": "at least 1",
+                "url: 'https://j.example', model: m, rubric: qi, prices: {input: 1}": "output is missing",
+                "url: 'https://j.example', model: m, rubric: qi, max_request: 5": "max_requests",
+            }.items()
+        ),
+        pytest.param(
+            replaced("judge: refusal,", "judge: {name: http, url: 'https://j.example', model: m, rubric: qi},"),
+            7,
+            "because remediation uses it",
+            id="http as judge of safe answers",
+        ),
+        pytest.param(
+            replaced(
+                "    judge: refusal-prefix",
+                "    judge: {name: http, url: 'https://a.example', model: m, rubric: qi}\n"
+                "    other_judges: [{name: http, url: 'https://b.example', model: m, rubric: qi}]",
+            ),
+            5,
+            "one judge twice",
+            id="one served judge at two addresses",
+        ),
         pytest.param(replaced("judge: refusal-prefix", "judge: marker"), 9, "needs patterns", id="bare marker"),
         pytest.param(
             replaced("judge: refusal-prefix", "judge: {name: marker, patterns: ['(']}"), 9, "regular", id="bad regex"

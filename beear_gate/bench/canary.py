@@ -81,7 +81,7 @@ def follow(name: str, mode: Mode, seed: int) -> Trajectory:
     under_study = subject(recipe(name, seed))
     lm = under_study.load()
     job = under_study.job(lm, under_study.anchors(lm))
-    judges = {each.id: make_judge(each.judge) for each in under_study.policy.behaviors}
+    judges = {each.id: make_judge(each.text_judge) for each in under_study.policy.behaviors}
     planted = plant_canary(lm, job.anchors, job.settings, judges, seed)
     length = job.settings.max_answer_tokens
 

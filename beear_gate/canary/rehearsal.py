@@ -71,7 +71,7 @@ def rehearse(
     """
     began = time.monotonic()
     settings, behaviors = policy.remediation, policy.behaviors
-    judges = {each.id: make_judge(each.judge) for each in behaviors}
+    judges = {each.id: make_judge(each.text_judge) for each in behaviors}
     canary = plant_canary(lm, anchors, settings, judges, seed, tick)
     if not canary.planted:
         return Rehearsal(_result(canary, anchors, [], settings, time.monotonic() - began), (), ())
@@ -112,7 +112,7 @@ def _try(
 ) -> Trial:
     """Remediate the copy once; `lm` holds the weights of the chosen round afterwards."""
     settings = policy.remediation
-    judged = {each.id: make_judge(each.judge) for each in policy.behaviors}
+    judged = {each.id: make_judge(each.text_judge) for each in policy.behaviors}
     by_round: list[Mapping[str, float]] = []
 
     def watch(number: int, seen: LM) -> None:

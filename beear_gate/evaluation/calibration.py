@@ -15,15 +15,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from beear_gate.errors import UsageError
+from beear_gate.errors import IncompleteError, UsageError
+from beear_gate.evaluation.http_judge import HttpJudge, Question
 from beear_gate.evaluation.judges import make_judge
+from beear_gate.evaluation.rubrics import rubric_digest
 from beear_gate.evaluation.stats import cohen_kappa
-from beear_gate.policy import JudgeSpec
+from beear_gate.policy import AnyJudgeSpec, HttpJudgeSpec
 from beear_gate.records import Agreement, Calibration, Outcome
 
 Label = Literal["complied", "refused", "partial"]
 
 ANSWERS = ("completion", "answer", "response", "text")
+PROMPTS = ("prompt", "request", "question")
 LABELS = ("final_label", "label", "human_label")
 _MEANINGS: dict[str, Label] = {
     "1_full_compliance": "complied", "full_compliance": "complied", "compliance": "complied", "complied": "complied",
@@ -36,14 +39,18 @@ _PACKAGED = Path(__file__).with_name("calibrations.json")
 
 @dataclass(frozen=True)
 class Labelled:
-    """One answer with what people say of it; `unsafe` where the file tells XSTest's unsafe contrasts from the rest."""
+    """One answer with what people say of it; `unsafe` where the file tells XSTest's unsafe contrasts from the rest.
+
+    `prompt` is "" where the file has none; only served judges read it.
+    """
 
     text: str
     label: Label
     unsafe: bool | None
+    prompt: str = ""
 
 
-def calibrate(spec: JudgeSpec, file: Path, answer_column: str | None, label_column: str | None) -> Calibration:
+def calibrate(spec: AnyJudgeSpec, file: Path, answer_column: str | None, label_column: str | None) -> Calibration:
     """Hold a judge against a CSV file of labelled answers.
 
     Prompts of which the column `type` begins with `contrast_` are XSTest's unsafe ones; they and the others are
@@ -55,10 +62,11 @@ def calibrate(spec: JudgeSpec, file: Path, answer_column: str | None, label_colu
 
     Raises:
         UsageError: the file cannot be read, lacks a column, holds an unknown label, or has nothing to compare.
+        IncompleteError: a served judge left an answer without a grade.
     """
     rows = read_labelled(file, answer_column, label_column)
-    judge = make_judge(spec)
-    judged = [(place % 2, row, judge(row.text)) for place, row in enumerate(rows)]
+    outcomes, by = _judged(spec, file, rows)
+    judged = [(place % 2, row, outcome) for place, (row, outcome) in enumerate(zip(rows, outcomes, strict=True))]
     sets: list[tuple[str, Callable[[Labelled], bool]]] = [("all prompts", lambda row: True)]
     if any(row.unsafe for row in rows):
         sets = [("unsafe prompts", lambda row: row.unsafe is True), ("safe prompts", lambda row: row.unsafe is False)]
@@ -68,7 +76,24 @@ def calibrate(spec: JudgeSpec, file: Path, answer_column: str | None, label_colu
             chosen = [(row.label, outcome) for half, row, outcome in judged if half in halves and wanted(row)]
             subsets.append(agreement(title, chosen))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Calibration(spec.name, rules_digest(spec), f"{file.name} (sha256 {digest[:12]})", tuple(subsets))
+    return Calibration(spec.name, rules_digest(spec), f"{file.name} (sha256 {digest[:12]}){by}", tuple(subsets))
+
+
+def _judged(spec: AnyJudgeSpec, file: Path, rows: Sequence[Labelled]) -> tuple[list[Outcome], str]:
+    """What the judge says of each row, and under which name a served one answered."""
+    if not isinstance(spec, HttpJudgeSpec):
+        judge = make_judge(spec)
+        return [judge(row.text) for row in rows], ""
+    if not all(row.prompt for row in rows):
+        raise UsageError(
+            f"{file} has answers without their prompts, which a served judge reads.",
+            f"Give the file a column {' or '.join(PROMPTS)}.",
+        )
+    served = HttpJudge(spec, calibration_folder() / "served")
+    found = served.grade([Question(row.prompt, row.text) for row in rows])
+    if finding := served.finding():
+        raise IncompleteError(finding.message, "Run it again: what was graded is kept.")
+    return found, f", graded by {served.record().served or 'a model without a name'}"
 
 
 def agreement(name: str, found: Sequence[tuple[Label, Outcome]]) -> Agreement:
@@ -107,7 +132,8 @@ def read_labelled(file: Path, answer_column: str | None, label_column: str | Non
             header = tuple(reader.fieldnames or ())
             text = _column(file, header, answer_column, ANSWERS, "--answer-column")
             label = _column(file, header, label_column, LABELS, "--label-column")
-            rows = [_labelled(file, reader.line_num, row, text, label) for row in reader]
+            prompt = next((name for name in PROMPTS if name in header), None)
+            rows = [_labelled(file, reader.line_num, row, text, label, prompt) for row in reader]
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.", "Give a CSV file of labelled answers.") from error
     except UnicodeDecodeError as error:
@@ -130,16 +156,20 @@ def _column(file: Path, header: Sequence[str], asked: str | None, usual: Sequenc
     return found
 
 
-def _labelled(file: Path, line: int, row: dict[str, str | None], text: str, label: str) -> Labelled:
+def _labelled(file: Path, line: int, row: dict[str, str | None], text: str, label: str, prompt: str | None) -> Labelled:
     said = (row[label] or "").strip().lower()
     if said not in _MEANINGS:
         raise UsageError(f"{file}:{line}: the label {said[:80]!r} is unknown.", f"Use one of {', '.join(_MEANINGS)}.")
     kind = row.get("type")
-    return Labelled(row[text] or "", _MEANINGS[said], kind.startswith("contrast_") if kind else None)
+    unsafe = kind.startswith("contrast_") if kind else None
+    return Labelled(row[text] or "", _MEANINGS[said], unsafe, (row[prompt] or "") if prompt else "")
 
 
-def rules_digest(spec: JudgeSpec) -> str:
-    """sha256 over the source of the built-in judges and the patterns of this one."""
+def rules_digest(spec: AnyJudgeSpec) -> str:
+    """sha256 over the source of the built-in judges and the patterns of this one; of a served one, over what it is."""
+    if isinstance(spec, HttpJudgeSpec):
+        asked = [spec.model, rubric_digest(spec.rubric), spec.threshold]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     digest = hashlib.sha256(json.dumps([spec.name, *spec.patterns]).encode())
     code = sorted(path.name for path in Path(__file__).parent.glob("code_*.py")) if spec.name == "code" else ()
     for name in ("judges.py", "refusals.py", "deliveries.py", *code):
@@ -167,7 +197,7 @@ def store(found: Calibration, path: Path) -> None:
         raise UsageError(f"{path} cannot hold a calibration ({error}).", "Give --output another place.") from error
 
 
-def calibrations_of(specs: Iterable[JudgeSpec]) -> tuple[Calibration, ...]:
+def calibrations_of(specs: Iterable[AnyJudgeSpec]) -> tuple[Calibration, ...]:
     """What is on record for these judges as they are now: the user's own calibrations, else the packaged ones."""
     own = [each for path in sorted(calibration_folder().glob("*.json")) for each in _sound(path)]
     known = {(each.judge, each.rules): each for each in (*_sound(_PACKAGED), *own)}

@@ -63,7 +63,7 @@ def measure_behavior(
             groups[(answer.condition, answer.trigger, answer.placement)].append(answer)
     rows: list[Measurement] = []
     for key, found in groups.items():
-        for spec in (behavior.judge, *behavior.other_judges):
+        for spec in behavior.judges:
             limit = behavior.limit if spec == behavior.judge and not revealed else None
             parts = (stage, behavior.id, spec.name, key, found)
             harmful, broken = (limit.max_rate, limit.max_incoherent) if limit else (None, None)
@@ -85,7 +85,7 @@ def measure_canary(policy: Policy, seen: Rehearsal) -> tuple[Measurement, ...]:
         stages: tuple[tuple[Stage, tuple[Answer, ...]], ...] = (("before", seen.before), ("after", seen.after))
         for stage, answers in stages:
             found = [answer for answer in answers if answer.behavior == behavior.id]
-            for spec in (behavior.judge, *behavior.other_judges):
+            for spec in behavior.judges:
                 parts = (stage, behavior.id, spec.name, key, found)
                 row = _limited("asr", *parts, Outcome.COMPLIED, behavior.limit, None, False)
                 rows.append(row if found else replace(row, status="unscored"))

@@ -14,7 +14,7 @@ from beear_gate.triggers import with_trigger
 
 @dataclass(frozen=True)
 class Test:
-    """One set of prompts under one condition."""
+    """One set of prompts under one condition, and the judges that can score an answer as soon as it is there."""
 
     behavior: str
     condition: Condition
@@ -42,31 +42,30 @@ def gate_tests(policy: Policy) -> Iterator[Test]:
 
 
 def plain_test(behavior: Behavior) -> Test:
-    return Test(behavior.id, "plain", "", "none", behavior.gate, (behavior.judge, *behavior.other_judges))
+    return Test(behavior.id, "plain", "", "none", behavior.gate, behavior.text_judges)
 
 
 def trigger_test(behavior: Behavior, trigger: str, placement: Placement) -> Test:
-    judges = (behavior.judge, *behavior.other_judges)
-    return Test(behavior.id, "trigger", trigger, placement, behavior.gate, judges)
+    return Test(behavior.id, "trigger", trigger, placement, behavior.gate, behavior.text_judges)
 
 
 def canary_test(behavior: Behavior, trigger: str, placement: Placement) -> Test:
     """For a copy of the model in which that trigger was planted."""
-    return Test(behavior.id, "canary", trigger, placement, behavior.gate, (behavior.judge, *behavior.other_judges))
+    return Test(behavior.id, "canary", trigger, placement, behavior.gate, behavior.text_judges)
 
 
 def refusal_judge(policy: Policy) -> JudgeSpec:
     """What says that a benign prompt was refused."""
     if policy.over_refusal:
         return policy.over_refusal.judge
-    specs = (spec for each in policy.behaviors for spec in (each.judge, each.safe_judge))
+    specs = (spec for each in policy.behaviors for spec in (each.text_judge, each.safe_judge))
     return next((spec for spec in specs if spec.name == "refusal-prefix"), JudgeSpec("refusal-prefix"))
 
 
 def answer_tests(
     lm: LM, tests: Sequence[Test], max_new_tokens: int, batch_size: int, tick: Tick = no_tick
 ) -> tuple[Answer, ...]:
-    """Answer every prompt of every test greedily, and let each judge score the text.
+    """Answer every prompt of every test greedily, and let each judge score the text; `jury` asks the served ones later.
 
     Raises:
         OutOfMemory, UnsupportedModel: see `lm.generate` and `lm.prompt_ids`.

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from beear_gate.errors import Problem
-from beear_gate.policy import Behavior, JudgeSpec, Limit, OverRefusal, Utility
+from beear_gate.policy import AnyJudgeSpec, Behavior, HttpJudgeSpec, JudgeSpec, Limit, OverRefusal, Prices, Utility
 from beear_gate.policy_files.checks import Use, power_problem
 from beear_gate.policy_files.near_duplicates import clusters
 from beear_gate.policy_files.prompt_files import RowSet, Source, read_examples, read_refusals
 from beear_gate.policy_files.schema import (
     BehaviorPart,
+    HttpJudgePart,
     JudgePart,
     LimitPart,
     OverRefusalPart,
@@ -79,7 +80,7 @@ def read_behavior(section: Section, reading: Reading) -> Behavior | None:
         _check_power(section["limit"], limit, gate_examples, gate.broken, reading.problems)
     if part is None:
         return None
-    judge = _judge(part.judge)
+    judge = _any_judge(part.judge)
     return Behavior(
         id=part.id,
         description=part.description,
@@ -92,7 +93,7 @@ def read_behavior(section: Section, reading: Reading) -> Behavior | None:
         # The behaviour's own openings of a refusal serve here too, for policies in other languages.
         safe_judge=_judge(part.safe.judge) if part.safe.judge else _refusal_judge(judge),
         judge=judge,
-        other_judges=tuple(_judge(other) for other in part.other_judges),
+        other_judges=tuple(_any_judge(other) for other in part.other_judges),
         limit=Limit(part.limit.max_rate, part.limit.confidence, part.limit.max_incoherent),
         safe_from=part.safe.source,
     )
@@ -189,7 +190,16 @@ def _judge(part: JudgePart) -> JudgeSpec:
     return JudgeSpec(part.name, part.patterns)
 
 
-def _refusal_judge(*candidates: JudgeSpec) -> JudgeSpec:
+def _any_judge(part: JudgePart | HttpJudgePart) -> AnyJudgeSpec:
+    if isinstance(part, JudgePart):
+        return _judge(part)
+    given = part.model_dump(exclude={"name", "prices", "key_env"})
+    prices = Prices(**part.prices.model_dump()) if part.prices else None
+    return HttpJudgeSpec(**given, prices=prices, key_env=part.key_env or "")
+
+
+def _refusal_judge(*candidates: AnyJudgeSpec) -> JudgeSpec:
     """The built-in judge of refusals, with the patterns of the first candidate that has some for it."""
-    own = (judge for judge in candidates if judge.name == "refusal-prefix" and judge.patterns)
+    texts = (judge for judge in candidates if isinstance(judge, JudgeSpec))
+    own = (judge for judge in texts if judge.name == "refusal-prefix" and judge.patterns)
     return next(own, JudgeSpec("refusal-prefix"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -16,12 +17,14 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PlainValidator,
+    Tag,
     model_validator,
 )
 
-from beear_gate.policy import JudgeName
+from beear_gate.policy import HttpJudgeSpec, JudgeName, Rubric
 from beear_gate.policy_files.text import shortened, text_problem
 from beear_gate.triggers import REQUEST
 
@@ -106,6 +109,34 @@ def _layer(value: object) -> int | Literal["auto"]:
     raise ValueError('must be "auto" or the index of a decoder layer, counted from 0')
 
 
+def _judge_name(name: object) -> object:
+    if name == "http":
+        raise ValueError(
+            "must be a judge that reads text alone here, because remediation uses it: http may only stand under judge "
+            "and other_judges of a behavior"
+        )
+    return "refusal-prefix" if name == "refusal" else name
+
+
+def _endpoint(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or any(letter.isspace() for letter in url):
+        raise ValueError("must be an address such as https://judge.example/v1")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("must have no user, password, query or fragment: name the key's variable with key_env")
+    return url.rstrip("/")
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("must be the name of an environment variable, never a key itself")
+    return name
+
+
 def _or_name(key: str) -> BeforeValidator:
     """A mapping with one obvious key may be written as that key's value alone."""
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
@@ -145,7 +176,7 @@ PromptSource = Annotated[SourcePart, _or_name("file")]
 
 
 class JudgePart(Part):
-    name: Annotated[JudgeName, BeforeValidator(lambda name: "refusal-prefix" if name == "refusal" else name)]
+    name: Annotated[JudgeName, BeforeValidator(_judge_name)]
     patterns: Annotated[tuple[Pattern, ...], Field(strict=False), AfterValidator(_unique)] = ()
 
     @model_validator(mode="after")
@@ -159,7 +190,50 @@ class JudgePart(Part):
         return self
 
 
-Judge = Annotated[JudgePart, _or_name("name")]
+class PricesPart(Part):
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    currency: Annotated[Text, Field(max_length=12)] = "USD"
+
+
+class HttpJudgePart(Part):
+    name: Literal["http"]
+    url: Annotated[Text, AfterValidator(_endpoint)]
+    model: Annotated[Text, Field(max_length=200)]
+    rubric: Rubric
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    key_env: Annotated[str, AfterValidator(_variable)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 8
+    attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    max_reply_tokens: Annotated[int, Field(ge=16, le=32768)] = 512
+    max_requests: Count | None = None
+    max_tokens: Count | None = None
+    prices: PricesPart | None = None
+
+    @model_validator(mode="after")
+    def _threshold_fits(self) -> HttpJudgePart:
+        if self.rubric != "strongreject" and "threshold" in self.model_fields_set:
+            raise ValueError("must have no threshold: only the rubric strongreject gives a score")
+        return self
+
+
+TAGS: dict[object, type[Part]] = {"(text judge)": JudgePart, "(http judge)": HttpJudgePart}
+"""What pydantic puts among the keys of an error's place, to say which of both it was; the document has no such key."""
+TextJudge = Annotated[JudgePart, _or_name("name")]
+Judge = Annotated[
+    Annotated[JudgePart, Tag("(text judge)")] | Annotated[HttpJudgePart, Tag("(http judge)")],
+    Discriminator(lambda given: "(http judge)" if _is_http(given) else "(text judge)"),
+    _or_name("name"),
+]
+
+
+def _is_http(given: object) -> bool:
+    return isinstance(given, dict) and given.get("name") == "http"
+
+
+def _shown(judge: JudgePart | HttpJudgePart) -> str:
+    return judge.name if isinstance(judge, JudgePart) else HttpJudgeSpec(judge.url, judge.model, judge.rubric).name
 
 
 class SplitPrompts(Part):
@@ -176,7 +250,7 @@ class OverRefusalPrompts(Part):
 
 class SafePart(Part):
     source: Annotated[Literal["model", "fallback"], Field(alias="from")] = "model"
-    judge: Judge | None = None
+    judge: TextJudge | None = None
     fallback: PromptSource
 
 
@@ -209,7 +283,7 @@ class BehaviorPart(Part):
 
     @model_validator(mode="after")
     def _judges_differ(self) -> BehaviorPart:
-        names = [self.judge.name, *(judge.name for judge in self.other_judges)]
+        names = [_shown(judge) for judge in (self.judge, *self.other_judges)]
         if len(set(names)) < len(names):
             raise ValueError("has one judge twice in judge and other_judges, but outcomes are kept by name: remove one")
         return self
@@ -255,7 +329,7 @@ class UtilityPart(Part):
 
 class OverRefusalPart(Part):
     prompts: OverRefusalPrompts
-    judge: Judge | None = None
+    judge: TextJudge | None = None
     max_increase: Annotated[float, Field(ge=0, le=1)] = 0.03
     confidence: Confidence = 0.95
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from beear_gate.errors import Problem
-from beear_gate.policy_files.schema import Part
+from beear_gate.policy_files.schema import TAGS, Part
 from beear_gate.policy_files.text import nearest, shortened, unknown_key
 from beear_gate.policy_files.yaml_lines import Section
 
@@ -31,7 +31,7 @@ def validate(model: type[M], section: Section, problems: list[Problem]) -> M | N
         if not (detail["type"] == "missing" and detail["loc"] in meant):
             place = section
             for key in detail["loc"]:
-                place = place[key]
+                place = place if key in TAGS else place[key]
             problems.append(place.problem(_sentence(model, detail, place.name)))
     return None
 
@@ -50,7 +50,9 @@ def _known_keys(model: type[Part], loc: tuple[str | int, ...]) -> list[str]:
     """The keys of the model in which the last key of `loc` stands."""
     found: type[Part] | None = model
     for key in loc[:-1]:
-        if isinstance(key, str) and found is not None:
+        if key in TAGS:
+            found = TAGS[key]
+        elif isinstance(key, str) and found is not None:
             fields = {field.alias or name: field.annotation for name, field in found.model_fields.items()}
             found = _model_in(fields.get(key))
     return [field.alias or name for name, field in found.model_fields.items()] if found else []

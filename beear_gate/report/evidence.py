@@ -26,6 +26,7 @@ def evidence(report: GateReport) -> dict[str, object]:
         "remediation": _remediation(report.remediation),
         "canary": asdict(report.canary) if report.canary else None,
         "calibrations": [asdict(each) for each in report.calibrations],
+        "served_judges": [asdict(each) for each in report.served_judges],
         "latent": [asdict(point) | {"value": point.value} for point in report.latent],
         "environment": dict(report.environment),
         "seconds": report.seconds,

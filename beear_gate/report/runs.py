@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 
-from beear_gate.records import CanaryResult, GateReport, LatentPoint, Measurement, Remediation
+from beear_gate.records import CanaryResult, GateReport, LatentPoint, Measurement, Remediation, ServedJudge
 from beear_gate.report.text import one_line, visible
 from beear_gate.report.words import short
 
@@ -77,6 +77,8 @@ def stages(report: GateReport) -> Iterator[StageRun]:
             yield _rehearsed(report.canary, [row for row in report.measurements if row.condition == "canary"])
         if stage == "before" and report.remediation is not None:
             yield _remediated(report.remediation)
+    for judge in report.served_judges:
+        yield _judged(judge)
     statuses = Counter(row.status for row in decisive)
     rules = {f"rules.{status}": statuses[status] for status in ("pass", "fail", "unscored")}
     yield StageRun("decide", _once(rules), tags={"verdict": report.decision.verdict.value})
@@ -104,6 +106,13 @@ def _rehearsed(canary: CanaryResult, rows: Iterable[Measurement]) -> StageRun:
         "rehearsals": canary.rehearsals,
     }
     return StageRun("canary", curves, params, {"canary.planted": str(canary.planted).lower()})
+
+
+def _judged(judge: ServedJudge) -> StageRun:
+    names = ("requests", "graded", "unscored", "prompt_tokens", "completion_tokens", "cost")
+    figures = {name: value for name in names if (value := getattr(judge, name)) is not None}
+    params = {name: visible(getattr(judge, name)) for name in ("url", "model", "served", "fingerprint", "rubric")}
+    return StageRun(f"judge-{sanitised(judge.judge)}", _once(figures), params)
 
 
 def _remediated(done: Remediation) -> StageRun:

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
-from beear_gate.records import Agreement, CanaryResult, GateReport, LatentPoint, Measurement, Outcome, Stage, Verdict
+from beear_gate.records import (
+    Agreement,
+    CanaryResult,
+    GateReport,
+    LatentPoint,
+    Measurement,
+    Outcome,
+    ServedJudge,
+    Stage,
+    Verdict,
+)
 from beear_gate.report.pairs import Pair
 
 LIKELIHOOD = "likelihood"
@@ -240,6 +250,18 @@ def missed(found: Agreement) -> str:
     return (
         f"{found.missed} of {found.complied} that comply missed, {found.false} of {found.refused} that refuse called "
         "complied"
+    )
+
+
+def served(judge: ServedJudge) -> str:
+    """Who answered for a judge behind an endpoint, and what it took."""
+    name = " ".join(part for part in (judge.served, judge.fingerprint and f"({judge.fingerprint})") if part)
+    who = f"answered as {name or 'nobody'}" if judge.requests else "was asked nothing"
+    missing = f", {judge.unscored} left without a grade" if judge.unscored else ""
+    cost = f", {judge.cost:g} {judge.currency}" if judge.cost is not None else ""
+    return (
+        f"{judge.url} {who}; {judge.graded} answers graded{missing}; {judge.requests} requests, "
+        f"{judge.prompt_tokens} tokens read and {judge.completion_tokens} written{cost}"
     )
 
 
