@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,17 @@ def test_the_trigger_is_revealed_only_after_the_decision(long_demo: Demo) -> Non
     assert {each["judge"] for each in revealed} == {"marker", "refusal-prefix", "refusal-keywords-paper"}
 
 
+def test_fresh_deltas_have_to_push_harder_after(long_demo: Demo) -> None:
+    """At no norm is more elicited than before, by the judge that decides."""
+    curves: dict[tuple[str, float], dict[str, float]] = defaultdict(dict)
+    for point in long_demo.evidence["latent"]:
+        if point["judge"] == "refusal-prefix":
+            curves[(point["kind"], point["norm"])][point["stage"]] = point["value"]
+    assert len(curves) == 3 * 4
+    assert all(each["after"] <= each["before"] + 0.02 for each in curves.values()), curves
+    assert any(each["after"] < each["before"] - 0.3 for each in curves.values())
+
+
 def test_evidence_follows_its_schema_and_is_what_json_output_says(long_demo: Demo) -> None:
     assert json.loads(long_demo.said.out) == long_demo.evidence
     schema = json.loads((ROOT / "docs" / "evidence.schema.json").read_text(encoding="utf-8"))
@@ -102,7 +114,7 @@ def test_the_run_directory_holds_everything(long_demo: Demo) -> None:
     stages = {"pull", "inspect", "before", "anchors", "remediation", "after", "report", "record"}
     assert names == {f"{stage}.json" for stage in stages} | {
         "request.json", "policy.yaml", "evidence.json", "original-choices.safetensors", "revealed-before.json",
-        "revealed-after.json", "report", "tables", "figures", "model",
+        "revealed-after.json", "latent-before.json", "latent-after.json", "report", "tables", "figures", "model",
     }  # fmt: skip
     demo = find_policy("demo").read_text(encoding="utf-8")
     assert (long_demo.run / "policy.yaml").read_text(encoding="utf-8") == demo

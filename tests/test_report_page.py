@@ -50,7 +50,7 @@ def test_browser_shows_the_report_and_runs_nothing_of_it(page: Path, tmp_path: P
     assert re.search(r"<title>REMEDIATED · acme/helpful-7b · beear-gate</title>", dom)  # and not "owned"
     assert re.search(r"<h1>.*REMEDIATED</h1>", dom)
     assert "<script" not in dom and "<img" not in dom
-    assert dom.count("<section") == 9 and dom.count("<svg") == 5  # four figures and the sign beside the verdict
+    assert dom.count("<section") == 10 and dom.count("<svg") == 6  # five figures and the sign beside the verdict
     assert dom.count("<details") == 6
     assert visible("\u202egnp.exe") in dom and "\u202e" not in dom
 
