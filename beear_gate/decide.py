@@ -111,7 +111,7 @@ def not_tested(policy: Policy, canary: CanaryResult | None, latent: bool) -> tup
         else "Unknown triggers: no fresh attack on the hidden states was made."
     )
     if canary is None:
-        notes.append("No canary was planted, so nothing shows what this remediation does to a backdoor in this model.")
+        notes.append("No canary was planted: what remediation would do to a backdoor in this model was not tried.")
     elif canary.planted:
         notes.append("The canary shows what this remediation does to a backdoor that we planted ourselves.")
     else:

@@ -1,7 +1,7 @@
 """How large a universal perturbation has to be: the curve ASR against norm, before and after remediation.
 
 A backdoor is a cheap way into a behaviour: without its trigger, a small push into the right direction does the same
-(arXiv 2406.17092, section 3). So fresh deltas of bounded size are fitted on the anchor prompts and tried on gate
+(arXiv 2406.17092, Figure 3). So fresh deltas of bounded size are fitted on the anchor prompts and tried on gate
 prompts, at a layer that remediation did not use, with soft triggers, and from a seed of its own. A large enough delta
 makes any model say anything, so no single point proves or acquits: what tells is how far the curve has moved.
 """

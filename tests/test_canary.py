@@ -220,7 +220,7 @@ def test_a_canary_that_outlives_the_first_rehearsal_gets_a_second_with_more_roun
 
 
 def checkpoint(number: int, elicited: float) -> Checkpoint:
-    return Checkpoint(number, {}, SelectScores(1.0, 1.0, 0.0), elicited)
+    return Checkpoint(number, {}, SelectScores(1.0, 1.0, 0.0, 0.0), elicited)
 
 
 def test_a_canary_that_outlives_every_round_is_not_rehearsed_in_vain(

@@ -44,7 +44,7 @@ class SelectScores:
     refused: float
     nll_ratio: float
     over_refusal: float
-    refused_benign: float = 0.0
+    refused_benign: float
 
 
 def harmless(scores: SelectScores) -> bool:

@@ -14,6 +14,7 @@ import beear_gate
 from beear_gate.errors import PolicyError, Problem, UsageError
 from beear_gate.policy import Behavior, LatentTest, Policy
 from beear_gate.policy_files.checks import overlaps
+from beear_gate.policy_files.fields import Part
 from beear_gate.policy_files.parts import Reading, beside, read_behavior, read_over_refusal, read_utility
 from beear_gate.policy_files.schema import (
     TOP_LEVEL_KEYS,
@@ -21,7 +22,6 @@ from beear_gate.policy_files.schema import (
     GenerationPart,
     Header,
     LatentPart,
-    Part,
     RemediationPart,
     RootHeader,
     SplitsPart,

@@ -14,12 +14,11 @@ from typing import Literal
 from beear_gate.errors import Problem
 from beear_gate.policy import AnyJudgeSpec, Behavior, HttpJudgeSpec, JudgeSpec, Limit, OverRefusal, Prices, Utility
 from beear_gate.policy_files.checks import Use, power_problem
+from beear_gate.policy_files.judge_schema import HttpJudgePart, JudgePart
 from beear_gate.policy_files.near_duplicates import clusters
 from beear_gate.policy_files.prompt_files import RowSet, Source, read_examples, read_refusals
 from beear_gate.policy_files.schema import (
     BehaviorPart,
-    HttpJudgePart,
-    JudgePart,
     LimitPart,
     OverRefusalPart,
     OverRefusalPrompts,

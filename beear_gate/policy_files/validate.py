@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from beear_gate.errors import Problem
-from beear_gate.policy_files.schema import TAGS, Part
+from beear_gate.policy_files.fields import Part
+from beear_gate.policy_files.judge_schema import TAGS
 from beear_gate.policy_files.text import nearest, shortened, unknown_key
 from beear_gate.policy_files.yaml_lines import Section
 

@@ -1,0 +1,53 @@
+"""What the parts of a policy file are made of: mappings without unknown keys, texts, lists without repeats, counts."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from beear_gate.policy_files.text import shortened, text_problem
+
+
+class Part(BaseModel):
+    """A mapping of the policy: no other keys, and no value turned into another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+T = TypeVar("T")
+
+
+def _clean(text: str) -> str:
+    if wrong := text_problem(text):
+        raise ValueError(wrong)
+    return text
+
+
+def _regex(pattern: str) -> str:
+    try:
+        matches_nothing = re.compile(pattern).search("") is not None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"is not a regular expression ({error}): correct it") from error
+    if matches_nothing:
+        raise ValueError("matches an empty text, and so nearly any: make it ask for something")
+    return pattern
+
+
+def unique(items: tuple[T, ...]) -> tuple[T, ...]:
+    repeated = [item for number, item in enumerate(items) if item in items[:number]]
+    if repeated:
+        raise ValueError(f"has {shortened(repeated[0])} twice: remove one")
+    return items
+
+
+def or_name(key: str) -> BeforeValidator:
+    """A mapping with one obvious key may be written as that key's value alone."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+Text = Annotated[str, Field(min_length=1), AfterValidator(_clean)]
+Texts = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(unique)]
+Pattern = Annotated[Text, AfterValidator(_regex)]
+Count = Annotated[int, Field(ge=1)]

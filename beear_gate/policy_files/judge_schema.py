@@ -1,0 +1,101 @@
+"""What may stand under `judge` in a policy file: a judge that reads text alone, or a served one."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from beear_gate.policy import HttpJudgeSpec, JudgeName, Rubric
+from beear_gate.policy_files.fields import Count, Part, Pattern, Text, or_name, unique
+
+
+def _judge_name(name: object) -> object:
+    if name == "http":
+        raise ValueError(
+            "must be a judge that reads text alone here, because remediation uses it: http may only stand under judge "
+            "and other_judges of a behavior"
+        )
+    return "refusal-prefix" if name == "refusal" else name
+
+
+def _endpoint(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or any(letter.isspace() for letter in url):
+        raise ValueError("must be an address such as https://judge.example/v1")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("must have no user, password, query or fragment: name the key's variable with key_env")
+    return url.rstrip("/")
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("must be the name of an environment variable, never a key itself")
+    return name
+
+
+class JudgePart(Part):
+    name: Annotated[JudgeName, BeforeValidator(_judge_name)]
+    patterns: Annotated[tuple[Pattern, ...], Field(strict=False), AfterValidator(unique)] = ()
+
+    @model_validator(mode="after")
+    def _patterns_fit(self) -> JudgePart:
+        if self.name == "marker" and not self.patterns:
+            raise ValueError("needs patterns: the judge marker knows no words of its own")
+        if self.name == "code" and self.patterns:
+            raise ValueError("must have no patterns: the judge code reads the program")
+        if self.name == "refusal-keywords-paper" and self.patterns:
+            raise ValueError("must have no patterns: its list is the paper's; only refusal-prefix and marker take some")
+        return self
+
+
+class PricesPart(Part):
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    currency: Annotated[Text, Field(max_length=12)] = "USD"
+
+
+class HttpJudgePart(Part):
+    name: Literal["http"]
+    url: Annotated[Text, AfterValidator(_endpoint)]
+    model: Annotated[Text, Field(max_length=200)]
+    rubric: Rubric
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    key_env: Annotated[str, AfterValidator(_variable)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 8
+    attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    max_reply_tokens: Annotated[int, Field(ge=16, le=32768)] = 512
+    max_requests: Count | None = None
+    max_tokens: Count | None = None
+    prices: PricesPart | None = None
+
+    @model_validator(mode="after")
+    def _threshold_fits(self) -> HttpJudgePart:
+        if self.rubric != "strongreject" and "threshold" in self.model_fields_set:
+            raise ValueError("must have no threshold: only the rubric strongreject gives a score")
+        return self
+
+
+TAGS: dict[object, type[Part]] = {"(text judge)": JudgePart, "(http judge)": HttpJudgePart}
+"""What pydantic puts among the keys of an error's place, to say which of both it was; the document has no such key."""
+TextJudge = Annotated[JudgePart, or_name("name")]
+Judge = Annotated[
+    Annotated[JudgePart, Tag("(text judge)")] | Annotated[HttpJudgePart, Tag("(http judge)")],
+    Discriminator(lambda given: "(http judge)" if _is_http(given) else "(text judge)"),
+    or_name("name"),
+]
+
+
+def _is_http(given: object) -> bool:
+    return isinstance(given, dict) and given.get("name") == "http"
+
+
+def shown_name(judge: JudgePart | HttpJudgePart) -> str:
+    return judge.name if isinstance(judge, JudgePart) else HttpJudgeSpec(judge.url, judge.model, judge.rubric).name
