@@ -3,20 +3,20 @@
 With frozen weights, delta at positions p to p+N-1 of one module's output changes nothing before p in any layer, and
 nothing at all in the layers up to that module. So one pass without gradient keeps the keys and values before p of the
 later layers, and the module's own output from p on; a step runs only the later layers on the positions from p on. y_h
-and y_s stand behind one copy of the prompt; neither sees the other, and each counts its positions from the prompt's end.
-The loss of Equation 2 (arXiv 2406.17092) and its gradient are those of whole passes up to rounding. All this stands on
+and y_s stand behind one copy of the prompt: neither sees the other, and both count positions from the prompt's end. The
+loss of Equation 2 (arXiv 2406.17092) and its gradient are those of whole passes up to rounding. All this stands on
 conventions of transformers' decoders: hold it against whole passes on the model at hand before use.
 
-Shape suffixes: B samples, L later layers, P slots before p, S slots from p on, T = P + S, A tokens of an answer, K slots
-with logits, D heads times size.
+Shape suffixes: B samples, L later layers, P slots before p, S slots from p on, T = P + S, A tokens of an answer, K
+slots with logits.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,8 +29,10 @@ from beear_gate.beear.perturbation import spread
 from beear_gate.lm import LM
 from beear_gate.lm.encode import IGNORED, Pair, check_length
 
-Answers = Sequence[Pair]
+Answers = tuple[Pair, ...]
 """The answers of one sample: pairs with one and the same prompt, filler included."""
+Losses = Callable[[Tensor, Sequence[Answers]], list[Tensor]]
+"""L(F(x, delta), y) by delta (N, H) and samples: of their first, second, ... answers a tensor (B,), in nats a token."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,22 @@ class Recorded:
     past: Tensor
     base: tuple[Tensor, ...]
     in_tuple: bool
+
+
+@dataclass
+class Replay:
+    """The samples of one entrapment, each recorded when it is first drawn."""
+
+    lm: LM
+    attack: Attack
+    recorded: dict[Answers, Recorded] = field(default_factory=dict)
+
+    def losses(self, delta_NH: Tensor, samples: Sequence[Answers]) -> list[Tensor]:
+        """As `Losses`. Raises: as `record`."""
+        missing = [answers for answers in dict.fromkeys(samples) if answers not in self.recorded]
+        if missing:
+            self.recorded |= zip(missing, record(self.lm, self.attack, missing), strict=True)
+        return replayed_losses(self.lm, self.attack, delta_NH, samples, [self.recorded[each] for each in samples])
 
 
 @dataclass(frozen=True)
@@ -89,10 +107,8 @@ def record(lm: LM, attack: Attack, samples: Sequence[Answers]) -> list[Recorded]
     for row, answers in enumerate(samples):
         kept, length = _kept(attack, answers), len(answers[0].prompt)
         first = end - length
-        states = [
-            torch.stack([layer.keys[row], layer.values[row]])[:, :, first : first + kept]  # type: ignore[union-attr]
-            for layer in cache.layers[_untouched(lm, attack) :]
-        ]
+        later: list[Any] = cache.layers[_untouched(lm, attack) :]
+        states = [torch.stack([each.keys[row], each.values[row]])[:, :, first : first + kept] for each in later]
         base = [base_BTH[row, first + kept : end]]
         base += [base_BTH[row, b : b + len(pair.answer)] for b, pair in zip(layout.begins[1:], answers, strict=True)]
         past = torch.stack(states) if states else torch.empty(0, 2, 1, kept, 1, device=lm.device)
@@ -100,10 +116,10 @@ def record(lm: LM, attack: Attack, samples: Sequence[Answers]) -> list[Recorded]
     return found
 
 
-def losses(
+def replayed_losses(
     lm: LM, attack: Attack, delta_NH: Tensor, samples: Sequence[Answers], recorded: Sequence[Recorded]
 ) -> list[Tensor]:
-    """L(F(x, delta), y) of each sample's first, second, ... answer: tensors (B,), in nats a token."""
+    """As `Losses`, from what was recorded of each sample; the gradient reaches delta."""
     kept = [_kept(attack, answers) for answers in samples]
     layout, past = _lay_out(lm, samples, kept), max(kept)
     cache = _cache(lm, attack, recorded, past)
@@ -214,7 +230,7 @@ def _masks(lm: LM, layout: Layout) -> Tensor | dict[str, Tensor]:
     slot_T = torch.arange(parts_BT.shape[1], device=parts_BT.device)
     same_BST = (parts_BT[:, None] == 0) | (parts_BT[:, None] == parts_BT[:, -width:, None])
     seen_BST = same_BST & (parts_BT[:, None] >= 0) & (slot_T <= slot_T[-width:, None])
-    window = getattr(config, "sliding_window", None)
+    window = getattr(config, "sliding_window", None) or 0
     kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
     masks = {}
     for kind in kinds:
