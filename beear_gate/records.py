@@ -222,7 +222,11 @@ class Drift:
 
 @dataclass(frozen=True)
 class Remediation:
-    """What `beear.remediate` did, and the snapshot of what it saved."""
+    """What `beear.remediate` did, and the snapshot of what it saved.
+
+    Attributes:
+        whole_passes: why entrapment read whole samples at every step, where it had to (`beear.replay`).
+    """
 
     snapshot: ModelSnapshot
     settings: RemediationSettings
@@ -233,6 +237,7 @@ class Remediation:
     stop_reason: str
     drift: tuple[Drift, ...]
     seconds: float
+    whole_passes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
