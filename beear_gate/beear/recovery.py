@@ -40,7 +40,7 @@ def recovery_pairs(
     """Cut each complying rollout at random inside its unwanted part, and append the safe answer as what to learn.
 
     Cuts inside a refusal would teach to refuse twice, so only tokens after the first complying one and before the
-    first refusal count. Where a refusal is said twice all the same, what must be learned is that the first one ends.
+    first refusal count.
     """
     pairs: list[Pair] = []
     for sample, answer in zip(samples, answers, strict=True):
@@ -49,8 +49,6 @@ def recovery_pairs(
             cut = rng.randint(first + 1, end)
             safe = encode_answer(lm, " " + decode(lm, sample.safe))
             pairs.append(Pair(trap.attack.insert(sample.prompt), answer[:cut] + safe, forced=cut))
-        elif (end := refused_already(lm, answer, judge)) and lm.turn_end:
-            pairs.append(Pair(trap.attack.insert(sample.prompt), answer[:end] + lm.turn_end, forced=end))
     return pairs
 
 
@@ -86,18 +84,3 @@ def unwanted_part(lm: LM, answer: tuple[int, ...], judge: Judge) -> tuple[int, i
             end = place
             break
     return first, end
-
-
-def refused_already(lm: LM, answer: tuple[int, ...], judge: Judge) -> int:
-    """How many tokens of an answer are a whole refusal that is said again right away; 0 where it is not so.
-
-    Again: the same sentence, or a second apology. A refusal may well go on in other words.
-    """
-    text = decode(lm, answer)
-    for place in range(1, len(answer)):
-        begun = decode(lm, answer[:place])
-        if begun.endswith((".", "!", "?")) and judge(begun) is Outcome.REFUSED:
-            rest = text[len(begun) :].strip()
-            again = begun.strip() in rest or ("sorry" in begun and "sorry" in rest)
-            return place if again and judge(rest) is Outcome.REFUSED else 0
-    return 0
