@@ -73,7 +73,7 @@ def random_lm(shape: str, device: str, dtype: torch.dtype) -> LM:
     where = pick_device(device)
     torch.manual_seed(0)
     with torch.device(where):
-        model = LlamaForCausalLM._from_config(config, dtype=dtype).eval()
+        model = LlamaForCausalLM._from_config(config, dtype=dtype).eval()  # type: ignore[no-untyped-call]
     return LM(model, cast(Any, None), model.model.layers, Path(shape), where, dtype, (), 0, ())
 
 
