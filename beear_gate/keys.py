@@ -118,12 +118,17 @@ def open_envelope(document: bytes, key: SSlibKey) -> tuple[str, bytes]:
         ) from None
     if not envelope.signatures:
         raise VerificationFailed("The verdict carries no signature.", "Do not trust it; ask for the signed one.")
+    if key.keyid not in envelope.signatures:
+        raise VerificationFailed(
+            f"The verdict is not signed by this key ({key.keyid[:16]}…).",
+            "Check that --key is the public key of whoever should have signed; else do not trust the verdict.",
+        )
     try:
         envelope.verify([key], threshold=1)
     except VerificationError:
         raise VerificationFailed(
-            f"The verdict is not signed by this key ({key.keyid[:16]}…), or was changed after it was signed.",
-            "Check that --key is the public key of whoever should have signed; else do not trust the verdict.",
+            "The verdict was changed after it was signed, or its signature is forged.",
+            "Do not trust it; fetch it again from whoever published the model.",
         ) from None
     return envelope.payload_type, envelope.payload
 
