@@ -15,6 +15,7 @@ from gate_runs import Said, call
 from report_sample import sample_report
 from safetensors.numpy import save_file
 
+from beear_gate import __version__
 from beear_gate.keys import generate_key, load_signer, sign
 from beear_gate.manifest import hash_folder, manifest_digest
 from beear_gate.records import Decision, GateReport, ModelSnapshot, Remediation, Verdict
@@ -38,8 +39,10 @@ def write_model(folder: Path, scale: float = 1.0) -> Path:
     return folder
 
 
-def snapshot_of(folder: Path, model: str = "org/model", commit: str = COMMIT) -> ModelSnapshot:
-    return ModelSnapshot(model, commit, folder.resolve(), hash_folder(folder))
+def snapshot_of(
+    folder: Path, model: str = "org/model", commit: str = COMMIT, ignored: tuple[str, ...] = ()
+) -> ModelSnapshot:
+    return ModelSnapshot(model, commit, folder.resolve(), hash_folder(folder), ignored)
 
 
 def finished_run(
@@ -58,6 +61,7 @@ def finished_run(
         decision=Decision(verdict, ("A reason.",)),
         files=remediation.snapshot.files if remediation else snapshot.files,
         remediation=remediation,
+        environment={"beear-gate": __version__},
     )
     run.stage("pull", {}, ModelSnapshot, lambda: snapshot)
     run.write("evidence.json", as_json(run.stage("report", {}, GateReport, lambda: report)))
