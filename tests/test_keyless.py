@@ -1,4 +1,4 @@
-"""Keyless signatures, as far as they go without sigstore's services: each failure is one sentence and the right exit."""
+"""Keyless signatures without the services of sigstore: each failure is one sentence, with the right exit code."""
 
 from __future__ import annotations
 
