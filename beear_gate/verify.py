@@ -139,7 +139,7 @@ def _check_summary(summary: Summary, expected: Expected, now: datetime) -> timed
     age = now - summary.time_verified
     if age < -_SKEW:
         raise VerificationFailed(
-            f"The verdict is dated {summary.time_verified:%Y-%m-%d %H:%M} UTC, which is in the future.",
+            f"The verdict is dated {summary.time_verified.astimezone(UTC):%Y-%m-%d %H:%M} UTC, which is in the future.",
             "Correct this machine's clock, or ask the signer for a verdict with the right date.",
         )
     if expected.max_age is not None and age > expected.max_age:
@@ -197,7 +197,7 @@ def _check_files(judged: Mapping[str, str], files: Iterable[FileRecord], others:
         )  # fmt: skip
     problems += [f"{quoted(name)} was not judged, and a loader might read it." for name in extra]
     if problems:
-        more = f" ({len(problems) - 1} more differences.)" if len(problems) > 1 else ""
+        more = f" ({len(problems) - 1} more.)" if len(problems) > 1 else ""
         raise VerificationFailed(f"{quoted(model)}: {problems[0]}{more}", _DO_NOT_LOAD)
 
 
