@@ -76,7 +76,7 @@ def verify(
     ] = None,
     policy: Annotated[str | None, typer.Option(help="Policy that must have been met: name, file or digest.")] = None,
     source: Annotated[str | None, typer.Option(help="Model that must have been scanned: org/name[@commit].")] = None,
-    max_age: Annotated[int | None, typer.Option(min=0, help="Days that the verdict may be old.")] = None,
+    max_age: Annotated[int | None, typer.Option(min=0, max=36500, help="Days that the verdict may be old.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     trust_config: TrustConfig = None,
     format: Annotated[Literal["text", "json"], typer.Option("--format", help="json: one document on stdout.")] = "text",

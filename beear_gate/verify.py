@@ -158,7 +158,7 @@ def _check_summary(summary: Summary, expected: Expected, now: datetime) -> timed
             f"The verdict is about another model: {quoted(summary.resource_uri)}, not {quoted(expected.source)}.",
             _DO_NOT_LOAD,
         )
-    return age
+    return max(age, timedelta(0))
 
 
 def _same_source(uri: str, source: str) -> bool:
