@@ -18,9 +18,9 @@ def list_policies() -> None:
     from beear_gate.policy_files import load_policy, packaged_policies, study_policies
 
     for name, path in sorted(packaged_policies().items()):
-        typer.echo(f"{name:18} {load_policy(path).description.strip()}")
+        typer.echo(f"{name:20} {load_policy(path).description.strip()}")
     for name in study_policies():
-        typer.echo(f"{name:18} (see the comments of its file for the data that you must fetch first)")
+        typer.echo(f"{name:20} (see the comments of its file for the data that you must fetch first)")
 
 
 @policies.command("show")

@@ -51,7 +51,9 @@ class JudgePart(Part):
         if self.name == "code" and self.patterns:
             raise ValueError("must have no patterns: the judge code reads the program")
         if self.name == "refusal-keywords-paper" and self.patterns:
-            raise ValueError("must have no patterns: its list is the paper's; only refusal-prefix and marker take some")
+            raise ValueError(
+                "must have no patterns: its list is the paper's, as refusal-prefix, needless-refusal and marker are not"
+            )
         return self
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -105,11 +106,20 @@ def _documents(path: Path, problems: list[Problem]) -> tuple[list[Document], boo
                 # What is no text here is reported with the rest of the header.
                 for item in document.top["include"].items():
                     if isinstance(item.value, str):
-                        visit(beside(document, item.value), item.at, (*around, real))
+                        visit(_included(document, item.value), item.at, (*around, real))
                 found.append(document)
 
     visit(path, (str(path), 1), ())
     return found, len(found) == len(seen)
+
+
+def _included(document: Document, name: str) -> Path:
+    """A packaged policy, or part of one, by its bare name (`release`, `parts/benign`); else a file beside the document."""
+    if re.fullmatch(r"[a-z0-9-]+(?:/[a-z0-9-]+)?", name):
+        packaged = _folder() / f"{name}.yaml"
+        if packaged.is_file():
+            return packaged
+    return beside(document, name)
 
 
 @dataclass(frozen=True)

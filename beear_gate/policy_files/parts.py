@@ -70,7 +70,7 @@ def read_behavior(section: Section, reading: Reading) -> Behavior | None:
     unwanted = part.unwanted if part else probe(UnwantedPart, section["unwanted"])
     limit = part.limit if part else probe(LimitPart, section["limit"])
     anchor, select, gate = _splits(prompts, section["prompts"], reading)
-    fallback = read_refusals(_source(safe.fallback, section["safe"]["fallback"]), reading.problems) if safe else ()
+    fallback = _fallback(safe, section["safe"], anchor, reading) if safe else ()
     examples = unwanted.examples if unwanted else None
     # Whole unwanted answers train, as the anchor prompts do.
     shown = _read(examples, section["unwanted"]["examples"], "anchor", reading, answers=True)
@@ -96,6 +96,19 @@ def read_behavior(section: Section, reading: Reading) -> Behavior | None:
         limit=Limit(part.limit.max_rate, part.limit.confidence, part.limit.max_incoherent),
         safe_from=part.safe.source,
     )
+
+
+def _fallback(safe: SafePart, section: Section, anchor: RowSet | None, reading: Reading) -> tuple[str, ...]:
+    """Safe answers for anchor prompts that bring none; a file may be left out where every one brings its own."""
+    if safe.fallback:
+        return read_refusals(_source(safe.fallback, section["fallback"]), reading.problems)
+    without = [row.line for row in anchor.rows if not row.example.answer] if anchor else []
+    if anchor and without:
+        rows = f"{len(without)} anchor prompts have no answer, the first in line {without[0]} of {anchor.source.path}"
+        reading.problems.append(
+            section.problem(f"{section.name}.fallback is missing, but {rows}: add a file or answers.")
+        )
+    return ()
 
 
 def read_utility(section: Section, reading: Reading) -> Utility | None:

@@ -111,7 +111,7 @@ class OverRefusalPrompts(Part):
 class SafePart(Part):
     source: Annotated[Literal["model", "fallback"], Field(alias="from")] = "model"
     judge: TextJudge | None = None
-    fallback: PromptSource
+    fallback: PromptSource | None = None
 
 
 class UnwantedPart(Part):
