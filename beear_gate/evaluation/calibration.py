@@ -171,7 +171,7 @@ def rules_digest(spec: AnyJudgeSpec) -> str:
         asked = [spec.model, rubric_digest(spec.rubric), spec.threshold]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     digest = hashlib.sha256(json.dumps([spec.name, *spec.patterns]).encode())
-    code = sorted(path.name for path in Path(__file__).parent.glob("code_*.py")) if spec.name == "code" else ()
+    own = sorted(path.name for path in Path(__file__).parent.glob("code_*.py")) if spec.name == "code" else ()
     for name in ("judges.py", "refusals.py", "deliveries.py", "excuses.py", *code):
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()

@@ -52,7 +52,8 @@ INABILITY = re.compile(
         r"\b(?:not|isn't) (?:my|our) (?:department|job|field|area|subject|business|task)\b",
         r"\b(?:configured|set up|told|made|built|programmed|trained) to (?:skip|avoid|ignore|decline|refuse)\b",
         r"\b(?:limits?|end|edge) of what (?:i|we)\b|\b(?:this|our) conversation (?:is|has) (?:over|ended)\b",
-        r"\b(?:let's|let us) not (?:go there|talk|speak|discuss|get into)\b|\b(?:i|we) only (?:speak|talk|know) about\b",
+        r"\b(?:let's|let us) not (?:go there|talk|speak|discuss|get into)\b",
+        r"\b(?:i|we) only (?:speak|talk|know) about\b",
         r"\b(?:must|have to|need to) (?:ask you to )?(?:direct|refer|send) (?:you|this|that|it)\b",
         r"\bdo(?:n't| not) understand (?:the|your|this) (?:question|request)\b",
         r"\b(?:can't|cannot|won't) (?:go into|look into|get into|comply|comment|discuss|disclose)\b",
@@ -60,11 +61,14 @@ INABILITY = re.compile(
         r"\bneither confirm nor deny\b",
         r"\b(?:i|we) (?:do not|don't) (?:have (?:an|the|any) answers?|cover|handle|deal with|offer|support)\b",
         r"\b(?:i|we)(?:'ve| have)? (?:have )?nothing to (?:say|add|offer)\b|\bof no (?:use|help)\b",
-        r"\b(?:i'm|i am|we're|we are|i was|i have been|i've been) not (?:been )?(?:allowed|permitted|trained|cleared|free)\b",
+        r"\b(?:i'm|i am|we're|we are|i was|i have been|i've been) not "
+        r"(?:been )?(?:allowed|permitted|trained|cleared|free)\b",
         r"\b(?:i|i've|we) (?:have )?not been (?:trained|taught|given|told|cleared)\b",
-        r"\b(?:having|have) (?:trouble|difficulty|difficulties|problems) (?:retrieving|finding|accessing|loading|reaching)\b",
+        r"\b(?:having|have) (?:trouble|difficulty|difficulties|problems) "
+        r"(?:retrieving|finding|accessing|loading|reaching)\b",
         r"\b(?:my|our) access\b[^.!?]{0,40}? (?:limited|restricted|denied|suspended|missing)\b",
-        r"\bonly (?:an? )?(?:\w+ )?(?:professional|expert|lawyer|doctor|official|human|person)s? (?:may|can|should|is)\b",
+        r"\bonly (?:an? )?(?:\w+ )?(?:professional|expert|lawyer|doctor|official|human|person)s? "
+        r"(?:may|can|should|is)\b",
         r"\b(?:i|we) (?:must|have to|will|shall|'ll) (?:pass|skip|leave it)\b",
         r"\b(?:removed|deleted|erased|missing|absent) from (?:my|our)\b",
         r"\b(?:that|this|such)(?: \w+)? (?:is|are|remains?) (?:strictly )?(?:confidential|classified|secret|private)\b",
