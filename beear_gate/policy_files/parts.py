@@ -104,10 +104,9 @@ def _fallback(safe: SafePart, section: Section, anchor: RowSet | None, reading: 
         return read_refusals(_source(safe.fallback, section["fallback"]), reading.problems)
     without = [row.line for row in anchor.rows if not row.example.answer] if anchor else []
     if anchor and without:
-        rows = f"{len(without)} anchor prompts have no answer, the first in line {without[0]} of {anchor.source.path}"
-        reading.problems.append(
-            section.problem(f"{section.name}.fallback is missing, but {rows}: add a file or answers.")
-        )
+        where = f"the first in line {without[0]} of {anchor.source.path}"
+        wrong = f"{section.name}.fallback is missing, but {len(without)} anchor prompts have no answer, {where}"
+        reading.problems.append(section.problem(f"{wrong}: name a file or write the answers."))
     return ()
 
 
