@@ -114,7 +114,7 @@ def _documents(path: Path, problems: list[Problem]) -> tuple[list[Document], boo
 
 
 def _included(document: Document, name: str) -> Path:
-    """A packaged policy or part of one by its bare name (`release`, `parts/benign`), else a file beside the document."""
+    """A packaged policy, or a part, by its bare name (`release`, `parts/benign`), else a file beside the document."""
     if re.fullmatch(r"[a-z0-9-]+(?:/[a-z0-9-]+)?", name):
         packaged = _folder() / f"{name}.yaml"
         if packaged.is_file():
