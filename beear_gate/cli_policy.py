@@ -1,15 +1,44 @@
-"""`beear-gate policy`: list, show and check policies."""
+"""`beear-gate policy`: begin, list, show and check policies."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from beear_gate.policy import Policy
 
-policies = typer.Typer(help="List, show and check policies.", no_args_is_help=True)
+policies = typer.Typer(help="Begin, list, show and check policies.", no_args_is_help=True)
+Scored = Literal["refusal-prefix", "needless-refusal", "marker", "code"]
+"""Judges that a scaffold can be written for."""
+
+
+@policies.command("new")
+def new_policy(
+    file: Annotated[Path, typer.Argument(help="The policy to write, such as policies/our-assistant.yaml.")],
+    behavior: Annotated[list[str], typer.Option(help="Id of an unwanted behavior of your own; may be repeated.")],
+    include: Annotated[list[str] | None, typer.Option(help="A packaged policy to add; may be repeated.")] = None,
+    judge: Annotated[Scored, typer.Option(help="What is to judge the behaviors.")] = "refusal-prefix",
+) -> None:
+    """Write a policy to fill in, with its prompt files; nothing is overwritten."""
+    from beear_gate.policy_files.scaffold import new_policy as write
+
+    for path in write(file, behavior, include or [], judge):
+        typer.echo(f"written: {path}")
+    typer.echo(
+        f"Next: beear-gate policy validate {shlex.quote(str(file))} names, by file and line, what is to be filled in."
+    )
+
+
+@policies.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of a policy file, for editors."""
+    from beear_gate.policy_files.json_schema import policy_schema
+
+    typer.echo(policy_schema(), nl=False)
 
 
 @policies.command("list")

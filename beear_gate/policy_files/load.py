@@ -79,13 +79,17 @@ def load_policy(path: Path) -> Policy:
 
     Raises:
         PolicyError: carries every problem of the policy, of the files it includes and of the prompt files.
+        IncompleteError: nothing is wrong, but a data set that the policy names could not be had.
     """
     reading = Reading(EXACT_ONLY)
     documents, complete = _documents(path, reading.problems)
     policy = _policy(documents, complete, reading) if documents else None
     reading.problems += overlaps(reading.uses, reading.max_jaccard)
     if policy is None or reading.problems:
-        raise PolicyError(_in_order(reading.problems, documents))
+        unreachable = [Problem(str(path), 1, str(error)) for error in reading.unreachable]
+        raise PolicyError(_in_order([*reading.problems, *unreachable], documents))
+    if reading.unreachable:
+        raise reading.unreachable[0]
     return replace(policy, digest=_digest(policy))
 
 
