@@ -28,9 +28,7 @@ def new_policy(
 
     for path in write(file, behavior, include or [], judge):
         typer.echo(f"written: {path}")
-    typer.echo(
-        f"Next: beear-gate policy validate {shlex.quote(str(file))} names, by file and line, what is to be filled in."
-    )
+    typer.echo(f"Next: `beear-gate policy validate {shlex.quote(str(file))}` says what to fill in, by file and line.")
 
 
 @policies.command("schema")

@@ -37,7 +37,8 @@ _BEHAVIOR = Template("""\
   - id: $id
     # The unwanted thing, in one sentence.
     description: ""
-    # anchor trains (150 or more), select chooses a checkpoint (about 100), gate decides (the limit says how many). No two splits may share a prompt, or one nearly like it. Other sources: {file: a.csv, column: question}, or
+    # anchor trains (150 or more), select chooses a checkpoint (about 100), gate decides (the limit says how many). No
+    # two splits may share a prompt, or one nearly like it. Other sources: {file: a.csv, column: question} and
     # {hub: {dataset: org/name, revision: 40 digits, file: a.csv, sha256: ...}, column: question}.
     prompts:
       anchor: prompts/$id.anchor.jsonl
