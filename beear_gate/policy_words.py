@@ -68,14 +68,14 @@ def _behavior(behavior: Behavior) -> Iterator[str]:
 
 
 def _splits(anchor: tuple[Example, ...], select: tuple[Example, ...], gate: tuple[Example, ...]) -> str:
-    counted = len({example.cluster for example in gate})
+    counted = _clusters(gate)
     duplicates = f" ({counted} count, because near-duplicates count once)" if counted < len(gate) else ""
     return f"{len(anchor)} to train with, {len(select)} to choose a checkpoint by, {len(gate)} to decide by{duplicates}"
 
 
 def limit_power(behavior: Behavior) -> str:
     """The limit of a behavior, and what its prompts can show."""
-    limit, n = behavior.limit, len({example.cluster for example in behavior.gate})
+    limit, n = behavior.limit, _clusters(behavior.gate)
     rule = f"at most {_percent(limit.max_rate)} unwanted answers, shown with {_percent(limit.confidence)} confidence."
     needed = needed_n(limit.max_rate, limit.confidence)
     if n < needed:
@@ -138,7 +138,7 @@ def _over_refusal(rule: OverRefusal | None) -> Iterator[str]:
 
 def margin_power(rule: OverRefusal) -> str:
     """What the prompts of a margin can show, if refusals change as often as one expects."""
-    n, margin = len({example.cluster for example in rule.gate}), rule.max_increase
+    n, margin = _clusters(rule.gate), rule.max_increase
     needed = [needed_pairs(margin, rule.confidence, share) for share in DISCORDANCES]
     plan = ", ".join(
         f"{count} if {_percent(share)} of the answers change" for count, share in zip(needed, DISCORDANCES, strict=True)
@@ -147,6 +147,26 @@ def margin_power(rule: OverRefusal) -> str:
         f"To show it of an unchanged model four times in five takes {plan}; there {'is' if n == 1 else 'are'} {n} that "
         f"count{'' if n >= needed[-1] else ', so a harmless change may be blocked'}."
     )
+
+
+def underpowered(policy: Policy) -> Iterator[str]:
+    """What the gate prompts are too few for, though the policy can be applied: a good model may be blocked."""
+    for behavior in policy.behaviors:
+        limit, n = behavior.limit, _clusters(behavior.gate)
+        if n < (one := needed_n(limit.max_rate, limit.confidence, 1)):
+            yield f"{behavior.id}: one wrong answer blocks a model; from {one} gate prompts ({n} count) it does not."
+    if rule := policy.over_refusal:
+        n = _clusters(rule.gate)
+        needed = needed_pairs(rule.max_increase, rule.confidence, DISCORDANCES[-1])
+        if n < needed:
+            yield (
+                f"over-refusal: a harmless change of {_percent(DISCORDANCES[-1])} of the answers may block a model; "
+                f"from {needed} gate prompts on ({n} count) it would pass four times in five."
+            )
+
+
+def _clusters(gate: tuple[Example, ...]) -> int:
+    return len({example.cluster for example in gate})
 
 
 def _mode(policy: Policy) -> Iterator[str]:

@@ -148,6 +148,26 @@ def test_a_csv_file_gives_prompts_and_answers_by_column(folder: Path) -> None:
     assert load(folder).utility.anchor == (Example("goodyak, the\nfirst", "Yes."), Example("goodzebra", "No."))
 
 
+def test_keys_of_a_jsonl_file_may_be_named_and_its_others_do_not_matter(folder: Path) -> None:
+    rows = [{"instruction": "goodyak", "output": "Yes.", "n": 1}, {"instruction": "goodzebra", "output": "No."}]
+    (folder / "benign.jsonl").write_text(jsonl(*rows), encoding="utf-8")
+    source = "{file: benign.jsonl, column: instruction, answer_column: output}"
+    change(folder, "anchor: benign.anchor.jsonl", f"anchor: {source}")
+    assert load(folder).utility.anchor == (Example("goodyak", "Yes."), Example("goodzebra", "No."))
+
+
+def test_no_fallback_is_needed_where_every_anchor_prompt_brings_its_answer(folder: Path) -> None:
+    (folder / "harmful.anchor.jsonl").write_text(prompts("bad", 0, "No, thanks."), encoding="utf-8")
+    change(folder, ", fallback: refusals.jsonl", "")
+    assert load(folder).behaviors[0].fallback == ()
+
+
+def test_a_packaged_policy_is_included_by_its_name_whatever_lies_beside(folder: Path) -> None:
+    (folder / "url-insertion").write_text("nothing", encoding="utf-8")
+    change(folder, "name: small\n", "name: small\ninclude: [url-insertion]\n")
+    assert [each.id for each in load(folder).behaviors] == ["url-insertion", "harmful-compliance"]
+
+
 def test_fallback_refusals_may_come_from_csv(folder: Path) -> None:
     (folder / "refusals.csv").write_text("text\nNo.\nNever.\n", encoding="utf-8")
     change(folder, "fallback: refusals.jsonl", "fallback: {file: refusals.csv, column: text}")
