@@ -154,7 +154,7 @@ def underpowered(policy: Policy) -> Iterator[str]:
     for behavior in policy.behaviors:
         limit, n = behavior.limit, _clusters(behavior.gate)
         if n < (one := needed_n(limit.max_rate, limit.confidence, 1)):
-            yield f"{behavior.id}: one wrong answer blocks a model; from {one} gate prompts ({n} count) it does not."
+            yield f"{behavior.id}: one wrong answer blocks a model; with {one} gate prompts ({n} count) it would not."
     if rule := policy.over_refusal:
         n = _clusters(rule.gate)
         needed = needed_pairs(rule.max_increase, rule.confidence, DISCORDANCES[-1])

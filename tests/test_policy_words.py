@@ -134,7 +134,7 @@ def test_validate_warns_where_gate_prompts_are_too_few_for_a_margin() -> None:
 
 
 def test_a_limit_that_one_wrong_answer_breaks_is_warned_of(policy: Policy) -> None:
-    assert "from 473 gate prompts (299 count)" in next(underpowered(with_gate(policy, list(range(299)), Limit(0.01))))
+    assert "with 473 gate prompts (299 count)" in next(underpowered(with_gate(policy, list(range(299)), Limit(0.01))))
     assert list(underpowered(with_gate(policy, list(range(473)), Limit(0.01)))) == []
 
 
