@@ -149,8 +149,8 @@ def test_a_csv_file_gives_prompts_and_answers_by_column(folder: Path) -> None:
 
 
 def test_keys_of_a_jsonl_file_may_be_named_and_its_others_do_not_matter(folder: Path) -> None:
-    rows = [{"instruction": "goodyak", "output": "Yes.", "n": 1}, {"instruction": "goodzebra", "output": "No."}]
-    (folder / "benign.jsonl").write_text(jsonl(*rows), encoding="utf-8")
+    rows = jsonl({"instruction": "goodyak", "output": "Yes.", "n": 1}, {"instruction": "goodzebra", "output": "No."})
+    (folder / "benign.jsonl").write_text(rows, encoding="utf-8")
     source = "{file: benign.jsonl, column: instruction, answer_column: output}"
     change(folder, "anchor: benign.anchor.jsonl", f"anchor: {source}")
     assert load(folder).utility.anchor == (Example("goodyak", "Yes."), Example("goodzebra", "No."))

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from gate_runs import call, digest_of
 from policy_sample import GOOD, change, good_policy, jsonl

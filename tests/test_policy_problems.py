@@ -268,6 +268,13 @@ def both(*breakings: Breaking) -> Breaking:
     return breaking
 
 
+def written(name: str, data: bytes) -> Breaking:
+    def breaking(folder: Path) -> None:
+        (folder / name).write_bytes(data)
+
+    return breaking
+
+
 TEN: dict[str, tuple[Breaking, tuple[str, ...]]] = {
     "no YAML": (appended("triggers: [\n"), ("policy.yaml:14",)),
     "mistyped keys": (
@@ -302,12 +309,12 @@ TEN: dict[str, tuple[Breaking, tuple[str, ...]]] = {
         ("policy.yaml:10", *(f"benign.anchor.jsonl:{line}" for line in (1, 2, 3, 4))),
     ),
     "another encoding": (
-        lambda folder: (folder / "harmful.gate.jsonl").write_text("é", encoding="utf-16") and None,
+        written("harmful.gate.jsonl", "é".encode("utf-16")),
         ("harmful.gate.jsonl:1",),
     ),
     "columns and hub": (
         both(
-            lambda folder: (folder / "a.csv").write_text("promt\na\n", encoding="utf-8") and None,
+            written("a.csv", b"promt\na\n"),
             replaced("anchor: harmful.anchor.jsonl", "anchor: {file: a.csv, column: prompt}"),
             replaced("gate: benign.gate.jsonl", "gate: {hub: {dataset: a/b, revision: main, file: ../x}}"),
         ),
