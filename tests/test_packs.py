@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,19 @@ def test_the_judges_find_what_the_files_say(
     assert agreement("pack_answers.jsonl", pack) == tuned
     if unseen:
         assert agreement("pack_answers_unseen.jsonl", pack) == unseen
-        text = " ".join((ROOT / "policies" / f"{pack}.yaml").read_text(encoding="utf-8").replace("#", " ").split())
-        assert f"{unseen[1] - unseen[0]} of {unseen[1]}" in text or f"of {unseen[1]} steered answers" in text
+
+
+HOSTILE = ("a-", "a.", "](.", "i ", "of a b ", "h:", "i can't only a ", "1.1.", "my training ", "sorry i can't\n")
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_no_answer_costs_a_judge_its_length_squared(pack: str) -> None:
+    judge = make_judge(judge_of(pack))
+    start = time.process_time()
+    for piece in HOSTILE:
+        judge(piece * (30_000 // len(piece)))
+    judge("](" + "." * 30_000)
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,12 @@ def test_the_safe_judge_defaults_to_the_behaviours_own_openings_of_a_refusal(fol
     assert load(folder).behaviors[0].safe_judge == JudgeSpec("refusal-prefix", ("Das kann ich nicht",))
 
 
+def test_where_refusals_are_unwanted_their_judge_also_tells_safe_answers(folder: Path) -> None:
+    change(folder, "judge: refusal, ", "")
+    change(folder, "judge: refusal-prefix", "judge: needless-refusal")
+    assert load(folder).behaviors[0].safe_judge == JudgeSpec("needless-refusal")
+
+
 def test_over_refusal_is_judged_with_the_first_behaviours_openings_of_a_refusal(folder: Path) -> None:
     change(folder, "judge: refusal-prefix", "judge: {name: refusal, patterns: [Das kann ich nicht]}")
     (folder / "scary.jsonl").write_text(prompts("scary", 0), encoding="utf-8")

@@ -92,8 +92,7 @@ def read_behavior(section: Section, reading: Reading) -> Behavior | None:
         fallback=fallback,
         unwanted_prefixes=part.unwanted.prefixes,
         unwanted_examples=_examples(shown),
-        # The behaviour's own openings of a refusal serve here too, for policies in other languages.
-        safe_judge=_judge(part.safe.judge) if part.safe.judge else _refusal_judge(judge),
+        safe_judge=_judge(part.safe.judge) if part.safe.judge else _safe_judge(judge),
         judge=judge,
         other_judges=tuple(_any_judge(other) for other in part.other_judges),
         limit=Limit(part.limit.max_rate, part.limit.confidence, part.limit.max_incoherent),
@@ -223,6 +222,14 @@ def _any_judge(part: JudgePart | HttpJudgePart) -> AnyJudgeSpec:
     given = part.model_dump(exclude={"name", "prices", "key_env"})
     prices = Prices(**part.prices.model_dump()) if part.prices else None
     return HttpJudgeSpec(**given, prices=prices, key_env=part.key_env or "")
+
+
+def _safe_judge(judge: AnyJudgeSpec) -> JudgeSpec:
+    """What tells safe answers where the policy names nothing; refusals, unless these are what is unwanted."""
+    if isinstance(judge, JudgeSpec) and judge.name == "needless-refusal":
+        return judge
+    # The behaviour's own openings of a refusal serve here too, for policies in other languages.
+    return _refusal_judge(judge)
 
 
 def _refusal_judge(*candidates: AnyJudgeSpec) -> JudgeSpec:

@@ -194,6 +194,12 @@ class OverRefusalPart(Part):
     """How many more of these harmless prompts may be refused, as a share."""
     confidence: Confidence = 0.95
 
+    @model_validator(mode="after")
+    def _refused_means_refused(self) -> OverRefusalPart:
+        if self.judge and self.judge.name == "needless-refusal":
+            raise ValueError("has a judge that calls an answer refused; here it must be a refusal: name refusal-prefix")
+        return self
+
 
 class ArtifactsPart(Part):
     require_chat_template: bool = False
