@@ -16,6 +16,7 @@ from beear_gate import __version__
 from beear_gate.cli_bench import bench
 from beear_gate.cli_judge import judges
 from beear_gate.cli_policy import policies
+from beear_gate.cli_publish import publish
 from beear_gate.cli_run import run
 from beear_gate.errors import GateError, UsageError
 from beear_gate.progress import progress
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.add_typer(policies, name="policy")
 app.add_typer(judges, name="judge")
 app.add_typer(bench, name="bench")
+app.command()(publish)
 
 Model = Annotated[str, typer.Argument(help="org/name, org/name@revision, or a folder.")]
 PolicyName = Annotated[str, typer.Option("--policy", help="Name of a packaged policy, or a file.")]

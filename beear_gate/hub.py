@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import glob
-import hashlib
 import os
 import re
 import threading
@@ -18,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beear_gate.checksums import checksum_like, listed_checksum
 from beear_gate.errors import HubUnavailable, IncompleteError, UsageError
 from beear_gate.hub_errors import answers_badly, client_errors, explain, host_of
 from beear_gate.manifest import (
@@ -224,8 +224,8 @@ def _compare(folder: Path, files: tuple[FileRecord, ...], wanted: Mapping[str, R
     """Raise IncompleteError unless every file has the size and checksum that the hub lists for it."""
     for file in files:
         sibling = wanted[file.path]
-        expected = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-        actual = file.sha256 if sibling.lfs else _git_blob_sha1(folder / file.path, file.size)
+        expected = listed_checksum(sibling)
+        actual = checksum_like(expected, folder / file.path, file.sha256)
         if not expected:
             raise IncompleteError(
                 f"The hub lists no checksum for {quoted(file.path)} of {repo}, so its bytes cannot be trusted.",
@@ -237,12 +237,3 @@ def _compare(folder: Path, files: tuple[FileRecord, ...], wanted: Mapping[str, R
                 f"Delete {(folder / file.path).resolve()} and pull again; "
                 "if that changes nothing, the hub or a proxy alters it.",
             )
-
-
-def _git_blob_sha1(path: Path, size: int) -> str:
-    """Git's name for a file's content: sha1 over `blob <size>\\0` and the bytes."""
-    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -42,9 +42,7 @@ def explain(error: Exception, repo: str, revision: str | None, endpoint: str | N
     """The error to raise for what the client raised."""
     from huggingface_hub import errors
 
-    while isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # "not in the cache either": the reason is why the hub did not give it
-    host = host_of(endpoint)
+    error, host = _cause(error), host_of(endpoint)
     if isinstance(error, errors.HFValidationError):
         return UsageError(f"{quoted(repo)} is no valid model name.", "Write org/name or org/name@revision.")
     if isinstance(error, errors.OfflineModeIsEnabled):
@@ -63,6 +61,50 @@ def explain(error: Exception, repo: str, revision: str | None, endpoint: str | N
         f"The hub at {host} could not be reached for {repo} ({type(error).__name__}).",
         "Check the network, proxy and HF_ENDPOINT, then scan again; nothing was judged.",
     )
+
+
+def explain_writing(error: Exception, repo: str, parent: str | None, endpoint: str | None) -> GateError:
+    """The error to raise for what the client raised on the way of a release to the hub.
+
+    Args:
+        parent: the commit that the release was to stand on.
+    """
+    from huggingface_hub import errors
+
+    error, host = _cause(error), host_of(endpoint)
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        if status == 412 and parent:
+            return IncompleteError(
+                f"{repo} has moved on from {parent} while it was published to; nothing was committed.",
+                "Publish again: the plan is made anew from what is there now.",
+            )
+        if status in (401, 403) and not isinstance(error, errors.GatedRepoError):
+            return HubUnavailable(
+                f"The hub at {host} does not let this account write to {repo} (HTTP {status}); nothing was committed.",
+                f"Use a token with write access to it, or {_LOG_IN}.",
+            )
+        if status not in (404, 412):
+            return HubUnavailable(
+                f"The hub at {host} failed while {repo} was published to (HTTP {status}).",
+                "Publish again later: files that arrived are not sent twice, and a commit that was made is found.",
+            )
+    found = explain(error, repo, None, endpoint)
+    if isinstance(found, HubUnavailable):
+        return HubUnavailable(
+            found.message, "Publish again; on a hub without Xet storage set HF_HUB_DISABLE_XET=1 before."
+        )
+    return found
+
+
+def _cause(error: Exception) -> Exception:
+    """What lies behind the client's wrappers: "not in the cache either", "error while uploading"."""
+    from huggingface_hub import errors
+
+    wrappers = (errors.LocalEntryNotFoundError, RuntimeError)
+    while isinstance(error, wrappers) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
 
 
 def _explain_answer(status: int, error: Exception, repo: str, revision: str | None, host: str) -> GateError:

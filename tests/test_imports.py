@@ -20,8 +20,11 @@ GROUND = {"errors", "records", "policy", "triggers", "redact", "manifest", "requ
 """What every module may stand on."""
 STAGES: dict[str, set[str]] = {
     "policy_files": set(),
-    "hub": {"hub_errors"},
+    "hub": {"hub_errors", "checksums"},
     "hub_errors": set(),
+    "checksums": set(),
+    "release": {"report"},
+    "publish": {"hub_errors", "checksums", "release"},
     "artifacts": set(),
     "lm": set(),
     "evaluation": {"lm"},
@@ -43,6 +46,7 @@ STAGES: dict[str, set[str]] = {
 }
 """What each stage may import beside the ground and its own package; docs/design.md section 3."""
 GATE = set(STAGES) - {"organisms", "policy_files", "pipeline", "progress", "doctor", "summary", "policy_words"}
+GATE -= {"release", "publish"}
 """What gate may import: it is handed a policy and a Tick, and knows nothing of terminals, files of options or demos."""
 ABOVE: dict[str, set[str]] = {
     "gate": GATE,
@@ -108,7 +112,7 @@ def test_every_module_has_a_rule() -> None:
     modules = {path.stem for path in PACKAGE.glob("*.py")} | {
         path.parent.name for path in PACKAGE.glob("*/__init__.py")
     }
-    commands = {"cli", "cli_bench", "cli_judge", "cli_policy", "cli_run"}
+    commands = {"cli", "cli_bench", "cli_judge", "cli_policy", "cli_publish", "cli_run"}
     assert modules - set(STAGES) - set(ABOVE) - GROUND == {"__init__", "__main__"} | commands
 
 

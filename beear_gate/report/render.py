@@ -81,8 +81,12 @@ def html(report: GateReport) -> str:
     )
 
 
-def card(report: GateReport) -> str:
-    """README.md for the hub: metadata with `model-index`, before and after, and the limits of the evidence."""
+def card(report: GateReport, signed: bool = False) -> str:
+    """README.md for the hub: metadata with `model-index`, before and after, and the limits of the evidence.
+
+    Args:
+        signed: whether a signed verdict is published beside it.
+    """
     found = pairs(report.measurements)
     tables = (
         Table("Figures that decide:", tuple(pair for pair in found if pair.decides)),
@@ -99,6 +103,7 @@ def card(report: GateReport) -> str:
         verdict=report.decision.verdict.value,
         tables=tables,
         command=_command(report),
+        signed=signed,
     )
     return f"---\n{_metadata(report)}\n---\n\n{_tidy(body)}"
 
