@@ -236,6 +236,40 @@ class Remediation:
 
 
 @dataclass(frozen=True)
+class TensorChange:
+    """How far one stored tensor moved.
+
+    Attributes:
+        name, dtype, shape: as the remediated model stores it.
+        relative_l2: the L2 norm of the change over that of the original; None where it could not be measured.
+        max_abs: the largest change of one element; None as above.
+        was: dtype and shape of the original where they are others, else "".
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    relative_l2: float | None
+    max_abs: float | None
+    was: str = ""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The saved model held against the original.
+
+    Attributes:
+        tensors: largest change first.
+        relative_l2: of all weights together; None where it could not be measured.
+        findings: differences that remediation does not explain.
+    """
+
+    tensors: tuple[TensorChange, ...]
+    relative_l2: float | None
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
 class CanaryResult:
     """How this remediation did on a copy of the model with a backdoor of our own (a canary).
 
@@ -478,6 +512,7 @@ class GateReport:
         calibrations: of the policy's judges, where there is one for the judge as it is now.
         latent: how large a delta has to be, before and after; empty where the policy does not ask.
         served_judges: the policy's judges behind an endpoint, and what they took.
+        changes: the remediated model held against the original; None where nothing was remediated.
     """
 
     model: str
@@ -503,3 +538,4 @@ class GateReport:
     calibrations: tuple[Calibration, ...] = ()
     latent: tuple[LatentPoint, ...] = ()
     served_judges: tuple[ServedJudge, ...] = ()
+    changes: Changes | None = None

@@ -12,7 +12,7 @@ from beear_gate.errors import IncompleteError, UsageError
 from beear_gate.manifest import quoted, verify_unchanged
 from beear_gate.records import GateReport, ModelSnapshot, Verdict
 from beear_gate.report import render
-from beear_gate.report.files import read
+from beear_gate.report.files import TENSORS, read
 from beear_gate.report.words import short
 
 CARD = "README.md"
@@ -125,8 +125,8 @@ def _evidence(run_dir: Path, as_reported: bytes) -> dict[str, bytes]:
         names = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
         found = {name: (folder / name).read_bytes() for name in names}
         found["policy.yaml"] = (run_dir / "policy.yaml").read_bytes()
-        if (run_dir / "tables" / "tensors.json").is_file():
-            found["tensors.json"] = (run_dir / "tables" / "tensors.json").read_bytes()
+        if (run_dir / TENSORS).is_file():
+            found["tensors.json"] = (run_dir / TENSORS).read_bytes()
     except OSError as error:
         raise IncompleteError(
             f"{quoted(error.filename)} could not be read ({error.strerror}).", "Publish from a complete run directory."

@@ -20,6 +20,7 @@ GROUND = {"errors", "records", "policy", "triggers", "redact", "manifest", "requ
 """What every module may stand on."""
 STAGES: dict[str, set[str]] = {
     "policy_files": set(),
+    "changes": {"lm"},
     "hub": {"hub_errors", "checksums"},
     "hub_errors": set(),
     "checksums": set(),

@@ -16,10 +16,15 @@ from beear_gate.report.words import outcomes
 
 TABLES = ("tables/answers.json", "tables/measurements.json")
 """Files in the form of `mlflow.log_table`: columns, and one list of cells a row."""
+TENSORS = "tables/tensors.json"
+"""The same form."""
 
 
 def write(report: GateReport, folder: Path) -> None:
-    """Write `evidence.json`, `report/index.html`, `tables/*.json` and `figures/*.png` into `folder`."""
+    """Write `evidence.json`, `report/index.html`, `tables/*.json` and `figures/*.png` into `folder`.
+
+    `tables/tensors.json` (how far each tensor moved) is there only where a model was remediated.
+    """
     for name in ("report", "tables", "figures"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "evidence.json").write_text(render.as_json(report), encoding="utf-8")
@@ -27,6 +32,9 @@ def write(report: GateReport, folder: Path) -> None:
     tables = (_answers(report), [asdict(row) for row in report.measurements])
     for name, rows in zip(TABLES, tables, strict=True):
         (folder / name).write_text(_table(rows), encoding="utf-8")
+    if report.changes:
+        rows = [asdict(each) for each in report.changes.tensors]
+        (folder / TENSORS).write_text(_table(rows), encoding="utf-8")
     for name, figure in figures.of_report(report).items():
         (folder / "figures" / f"{name}.png").write_bytes(drawing.png(figure))
 

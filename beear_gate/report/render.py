@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from beear_gate.records import GateReport, Measurement, Verdict
-from beear_gate.report import drawing, figures, words
+from beear_gate.report import drawing, figures, tensors, words
 from beear_gate.report.evidence import as_json, evidence
 from beear_gate.report.pairs import Exchange, Pair, exchanges, pairs
 from beear_gate.report.text import Markdown, code, escaped, one_line, visible
@@ -248,7 +248,7 @@ def _environment(*, autoescape: bool, finalize: Callable[[object], object] | Non
     )
     about_rows = (words.sentence, words.count, words.bound, words.condition, words.limit, words.title, words.test)
     others = (words.outcomes, words.canary_answers, words.canary_rounds, words.duration, words.size, words.short)
-    agreements = (words.kappa, words.missed, words.served)
+    agreements = (words.kappa, words.missed, words.served, tensors.changes, tensors.figure)
     environment.filters |= {function.__name__: function for function in (*about_rows, *others, *agreements)}
     environment.filters["share"] = _share
     return environment
