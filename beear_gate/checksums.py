@@ -29,6 +29,16 @@ def checksum_like(listed: str, path: Path, sha256: str) -> str:
     return sha256 if len(listed) == 64 else git_blob_sha1(path)
 
 
+def git_names(path: Path, size: int, sha256: str) -> tuple[str, str]:
+    """Both names that git may know a file by: that of its content, and that of its LFS pointer.
+
+    The pointer's text is fixed (github.com/git-lfs/git-lfs docs/spec.md), so a tree that lists pointers pins contents.
+    """
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
+    of_pointer = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer, usedforsecurity=False).hexdigest()
+    return git_blob_sha1(path), of_pointer
+
+
 def git_blob_sha1(path: Path) -> str:
     """Git's name for a file's content: sha1 over `blob <size>\\0` and the bytes."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)

@@ -48,6 +48,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 Seed = Annotated[int, typer.Option(help="Decides every draw.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Prompts answered at once; halved when memory runs out.")]
+MaxPull = Annotated[float | None, typer.Option(help="Largest model to pull from a hub, in GB. [default: 200]")]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow server; default: mlflow.db in this folder.")]
 Experiment = Annotated[str, typer.Option(help="MLflow experiment.")]
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="json: one document on stdout.")]
@@ -84,6 +85,7 @@ def scan(
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [default: auto]")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every draw. [default: 0]")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts answered at once. [default: 64]")] = None,
+    max_pull_gb: MaxPull = None,
     tracking_uri: TrackingUri = None,
     experiment: Annotated[str | None, typer.Option(help="MLflow experiment. [default: beear-gate]")] = None,
     format: Format = "text",
@@ -97,7 +99,7 @@ def scan(
     given = {
         "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device, "dtype": dtype,
         "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
-        "remediate": False if no_remediate else None,
+        "remediate": False if no_remediate else None, "max_pull_gb": max_pull_gb,
     }  # fmt: skip
     asked = reopen_options(resume, given) if resume else merge_options(pipeline, given)
     run(asked, format, quiet, resume)
@@ -113,6 +115,7 @@ def evaluate(
     dtype: Dtype = "auto",
     seed: Seed = 0,
     batch_size: BatchSize = 64,
+    max_pull_gb: MaxPull = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = "beear-gate",
     format: Format = "text",
@@ -124,6 +127,7 @@ def evaluate(
     given = {
         "command": "evaluate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
         "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
+        "max_pull_gb": max_pull_gb,
     }  # fmt: skip
     run(options(given), format, quiet)
 
@@ -139,6 +143,7 @@ def remediate(
     dtype: Dtype = "auto",
     seed: Seed = 0,
     batch_size: BatchSize = 64,
+    max_pull_gb: MaxPull = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = "beear-gate",
     format: Format = "text",
@@ -157,7 +162,7 @@ def remediate(
     given = {
         "command": "remediate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
         "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
-        "output": output.absolute(),
+        "output": output.absolute(), "max_pull_gb": max_pull_gb,
     }  # fmt: skip
     run(options(given), format, quiet)
 
@@ -167,6 +172,7 @@ def inspect(
     model: Annotated[str | None, typer.Argument(help="org/name, org/name@revision, or a folder.")] = None,
     revision: Revision = None,
     require_chat_template: Annotated[bool, typer.Option(help="A model without a chat template is blocked.")] = False,
+    max_pull_gb: MaxPull = None,
     list_rules: Annotated[bool, typer.Option("--list-rules", help="Print every rule and exit.")] = False,
     format: Format = "text",
 ) -> None:
@@ -174,6 +180,7 @@ def inspect(
     from beear_gate.artifacts import RULES, inspect_snapshot
     from beear_gate.hub import pull
     from beear_gate.records import Severity
+    from beear_gate.request import MAX_PULL_GB
 
     if list_rules:
         for rule, severity, explanation in RULES:
@@ -181,7 +188,7 @@ def inspect(
         return
     if model is None:
         raise UsageError("inspect needs a model.", "Give org/name, org/name@revision or a folder, or --list-rules.")
-    snapshot = pull(model, revision)
+    snapshot = pull(model, revision, max_gb=max_pull_gb or MAX_PULL_GB)
     findings = inspect_snapshot(snapshot, require_chat_template)
     blocked = any(finding.severity is Severity.BLOCK for finding in findings)
     if format == "json":

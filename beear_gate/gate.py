@@ -122,7 +122,7 @@ def _origin(request: Request) -> dict[str, str]:
 
 
 def _pull(request: Request, tick: Tick) -> ModelSnapshot:
-    return pull(request.model, request.revision, tick=tick, endpoint=request.endpoint)
+    return pull(request.model, request.revision, tick=tick, endpoint=request.endpoint, max_gb=request.max_pull_gb)
 
 
 def _inspect(snapshot: ModelSnapshot, policy: Policy) -> tuple[Finding, ...]:

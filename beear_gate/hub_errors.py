@@ -47,7 +47,9 @@ def explain(error: Exception, repo: str, revision: str | None, endpoint: str | N
         return UsageError(f"{quoted(repo)} is no valid model name.", "Write org/name or org/name@revision.")
     if isinstance(error, errors.OfflineModeIsEnabled):
         return HubUnavailable(
-            f"HF_HUB_OFFLINE is set, so the hub could not be asked for {repo}.", "Unset it, or scan a local folder."
+            f"HF_HUB_OFFLINE is set, so the hub could not be asked which commit {quoted(revision or 'main')} of "
+            f"{repo} is at.",
+            "Unset it, name a commit that was pulled before (org/name@ and 40 hex digits), or scan a local folder.",
         )
     if isinstance(error, errors.HfHubHTTPError):
         return _explain_answer(error.response.status_code, error, repo, revision, host)
@@ -116,10 +118,14 @@ def _explain_answer(status: int, error: Exception, repo: str, revision: str | No
             f"{repo} on {host} is gated, and this account may not download it.",
             f"Accept its terms on the model's page there, then {_LOG_IN}.",
         )
+    if isinstance(error, errors.DisabledRepoError):
+        return HubUnavailable(f"{repo} has been disabled on {host}.", "Scan another model, or a folder.")
     if isinstance(error, errors.RevisionNotFoundError):
         return UsageError(
             f"{repo} on {host} has no revision {quoted(revision)}.", "Name one of its branches, tags or full commits."
         )
+    if status == 401 and _says(error, "Invalid credentials in Authorization header"):
+        return HubUnavailable(f"{host} does not accept the token that it was sent for {repo}.", f"Now {_LOG_IN}.")
     if status in (401, 404) and not isinstance(error, errors.RemoteEntryNotFoundError):
         return UsageError(
             f"{host} shows no model {repo}: it does not exist, or it is private and this account has no access.",
@@ -134,3 +140,10 @@ def _explain_answer(status: int, error: Exception, repo: str, revision: str | No
         f"The hub at {host} failed on the request for {repo} (HTTP {status}).",
         "Scan again later; nothing was judged.",
     )
+
+
+def _says(error: Exception, text: str) -> bool:
+    """Whether the hub gave this reason."""
+    from huggingface_hub import errors
+
+    return isinstance(error, errors.HfHubHTTPError) and error.response.headers.get("X-Error-Message") == text

@@ -56,6 +56,19 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class HubScan:
+    """What the scanners of a hub say of a commit: advice, never proof.
+
+    Attributes:
+        done: whether they have looked at every file; None where the hub did not say.
+        issues: path of a file and what they call it, for each that they do not like.
+    """
+
+    done: bool | None
+    issues: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelSnapshot:
     """One pinned state of a model on disk.
 
@@ -65,6 +78,7 @@ class ModelSnapshot:
         path: the folder that holds the files.
         files: every file that may be opened, hashed.
         ignored: names that the repository holds and that were neither hashed nor (on a hub) downloaded.
+        hub_scan: what the hub's own scanners say; None for a folder.
     """
 
     model: str
@@ -72,6 +86,7 @@ class ModelSnapshot:
     path: Path
     files: tuple[FileRecord, ...]
     ignored: tuple[str, ...] = ()
+    hub_scan: HubScan | None = None
 
 
 @dataclass(frozen=True)

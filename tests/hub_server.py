@@ -36,6 +36,12 @@ def git_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+def lfs_pointer(content: bytes) -> bytes:
+    """What git itself keeps of a large file."""
+    oid, size = hashlib.sha256(content).hexdigest(), len(content)
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n".encode()
+
+
 def etag(path: str, content: bytes) -> str:
     return hashlib.sha256(content).hexdigest() if path.endswith(LFS_KINDS) else git_sha1(content)
 
@@ -81,6 +87,7 @@ class Faults:
         no_checksums: list files without git or LFS checksums.
         html: answer everything as a login page would, with 200.
         corrupted: files that a commit stores with other bytes than were sent.
+        no_sizes: list files without their sizes.
     """
 
     status: int | None = None
@@ -94,6 +101,7 @@ class Faults:
     no_checksums: bool = False
     html: bool = False
     corrupted: set[str] = field(default_factory=set)
+    no_sizes: bool = False
 
 
 class Hub:
@@ -155,6 +163,7 @@ class Hub:
             row: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": git_sha1(data)}
             if path.endswith(LFS_KINDS):
                 row["lfs"] = {"oid": etag(path, data), "size": len(data), "pointerSize": 134}
+                row["oid"] = git_sha1(lfs_pointer(data))
             rows.append(row)
         return JSONResponse(rows)
 
@@ -203,11 +212,12 @@ class Hub:
 
     def metadata(self, path: str, data: bytes) -> dict[str, Any]:
         """A file's row as `model_info(files_metadata=True)` wants it."""
-        row: dict[str, Any] = {"size": len(data)}
+        row: dict[str, Any] = {} if self.faults.no_sizes else {"size": len(data)}
         if not self.faults.no_checksums:
             row["blobId"] = git_sha1(data)
             if path.endswith(LFS_KINDS):
                 row["lfs"] = {"sha256": etag(path, data), "size": len(data), "pointerSize": 134}
+                row["blobId"] = git_sha1(lfs_pointer(data))
         return row
 
 

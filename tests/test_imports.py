@@ -21,7 +21,8 @@ GROUND = {"errors", "records", "policy", "triggers", "redact", "manifest", "requ
 STAGES: dict[str, set[str]] = {
     "policy_files": set(),
     "changes": {"lm"},
-    "hub": {"hub_errors", "checksums"},
+    "hub": {"hub_errors", "hub_cache", "checksums"},
+    "hub_cache": {"checksums"},
     "hub_errors": set(),
     "checksums": set(),
     "release": {"report"},
