@@ -263,6 +263,9 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command line; every outcome has its exit code, and no error exits 0 or 1."""
+    from beear_gate.redact import redact_logs
+
+    redact_logs()
     try:
         app()
     except SystemExit as end:
@@ -291,8 +294,8 @@ def _print_findings(snapshot: ModelSnapshot, findings: Sequence[Finding]) -> Non
     from beear_gate.report.text import visible
 
     for finding in findings:
-        typer.echo(f"{finding.severity:8} {finding.id:22} {visible(finding.file) or '(repository)'}: {finding.message}")
-        typer.echo(f"{'':32}{finding.remedy}")
+        line = f"{finding.severity:8} {finding.id:22} {finding.file or '(repository)'}: {finding.message}"
+        typer.echo(f"{visible(line)}\n{'':32}{visible(finding.remedy)}")
     typer.echo(f"{len(snapshot.files)} files checked, {len(snapshot.ignored)} left unopened, {len(findings)} findings")
 
 

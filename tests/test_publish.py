@@ -37,7 +37,7 @@ ORIGINAL = {
 REPAIRED = {name: ORIGINAL[name] for name in ("config.json", "tokenizer.json")} | {
     "model.safetensors": bytes(reversed(range(256))) * 40
 }
-EVIDENCE = {".beear-gate/evidence.json", ".beear-gate/policy.yaml"}
+EVIDENCE = {".beear-gate/evidence.json", ".beear-gate/policy.yaml", ".beear-gate/tensors.json"}
 
 
 @pytest.fixture
@@ -287,8 +287,10 @@ def test_no_prompt_and_no_answer_is_published(hub: Hub, run_dir: Path) -> None:
 # --- faults
 
 
-@pytest.mark.parametrize("where", ["/repos/create", "/preupload/", "/objects/batch", "/lfs/", "/commit/"])
-@pytest.mark.parametrize("status", [403, 500])
+@pytest.mark.parametrize(
+    ("where", "status"),
+    [("/repos/create", 403), ("/preupload/", 500), ("/objects/batch", 403), ("/lfs/", 500), ("/commit/", 500)],
+)
 def test_a_hub_that_refuses_or_fails_at_any_step_commits_nothing_and_the_next_call_succeeds(
     hub: Hub, run_dir: Path, where: str, status: int
 ) -> None:
