@@ -64,6 +64,10 @@ class Plan:
     def changes(self) -> bool:
         return any(file.action != "keep" for file in self.files)
 
+    def files_to(self, *actions: Action) -> list[str]:
+        """Paths of the files that one of these things happens to."""
+        return [file.path for file in self.files if file.action in actions]
+
 
 @dataclass(frozen=True)
 class Published:
@@ -97,30 +101,17 @@ def publish_release(release: Release, plan: Plan, endpoint: str | None = None) -
     api = _api(endpoint)
     if plan.parent is None:
         with _writing(plan.repo, endpoint):
-            visibility: Literal["private", "public"] = "private" if plan.private else "public"
-            api.create_repo(plan.repo, visibility=visibility, exist_ok=True)
-        plan = replace(_plan_repository(release, plan.repo, None, endpoint), private=plan.private)
+            api.create_repo(plan.repo, visibility="private" if plan.private else "public", exist_ok=True)
+        plan = _plan_repository(release, plan.repo, plan.private, endpoint)  # somebody else may have been faster
     assert plan.parent is not None
     if not plan.changes:
         return Published(plan, plan.parent, _url(plan, endpoint))
-    deletions: list[CommitOperationDelete] = [_deletion(file.path) for file in plan.files if file.action == "delete"]
-    wanted = {file.path for file in plan.files if file.action in ("add", "change")}
-    additions = {path: _addition(path, release.contents[path]) for path in sorted(wanted)}
-    with _writing(plan.repo, endpoint, plan.parent):
-        sent = list(additions.values())
-        api.preupload_lfs_files(
-            plan.repo, additions=sent, revision=plan.revision, create_pr=plan.pull_request, free_memory=False
-        )
-    for path, operation in additions.items():
-        if operation.upload_info.sha256.hex() != release.contents[path].sha256:
-            raise IncompleteError(
-                f"{quoted(path)} changed while it was sent; nothing was committed.", "Scan again: what lies there now "
-                "is not what was measured.",
-            )  # fmt: skip
+    additions = _send(api, release, plan, endpoint)
+    deletions = [_deletion(path) for path in plan.files_to("delete")]
     with _writing(plan.repo, endpoint, plan.parent):
         done = api.create_commit(
             plan.repo,
-            operations=[*sent, *deletions],
+            operations=[*additions, *deletions],
             commit_message=release.title,
             commit_description=release.description,
             revision=plan.revision,
@@ -131,6 +122,23 @@ def publish_release(release: Release, plan: Plan, endpoint: str | None = None) -
         plan = replace(plan, revision=done.pr_revision)
     _check_arrived(release, plan, str(done.oid), endpoint)
     return Published(plan, str(done.oid), _url(plan, endpoint))
+
+
+def _send(api: HfApi, release: Release, plan: Plan, endpoint: str | None) -> list[CommitOperationAdd]:
+    """Upload what is large; files come to stand in the repository with the commit alone."""
+    additions = [_addition(path, release.contents[path]) for path in plan.files_to("add", "change")]
+    with _writing(plan.repo, endpoint, plan.parent):
+        api.preupload_lfs_files(
+            plan.repo, additions=additions, revision=plan.revision, create_pr=plan.pull_request, free_memory=False
+        )
+    for addition in additions:
+        path = addition.path_in_repo
+        if addition.upload_info.sha256.hex() != release.contents[path].sha256:
+            raise IncompleteError(
+                f"{quoted(path)} changed while it was sent; nothing was committed.",
+                "Scan again: what lies there now is not what was measured.",
+            )
+    return additions
 
 
 def _plan_repository(release: Release, repo: str, private: bool | None, endpoint: str | None) -> Plan:
