@@ -17,6 +17,7 @@ from beear_gate.cli_attest import attest, keygen, verify
 from beear_gate.cli_bench import bench
 from beear_gate.cli_judge import judges
 from beear_gate.cli_policy import policies
+from beear_gate.cli_publish import publish
 from beear_gate.cli_run import run
 from beear_gate.errors import GateError, UsageError
 from beear_gate.progress import progress
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.add_typer(policies, name="policy")
 app.add_typer(judges, name="judge")
 app.add_typer(bench, name="bench")
+app.command()(publish)
 
 Model = Annotated[str, typer.Argument(help="org/name, org/name@revision, or a folder.")]
 PolicyName = Annotated[str, typer.Option("--policy", help="Name of a packaged policy, or a file.")]
@@ -50,6 +52,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 Seed = Annotated[int, typer.Option(help="Decides every draw.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Prompts answered at once; halved when memory runs out.")]
+MaxPull = Annotated[float | None, typer.Option(help="Largest model to pull from a hub, in GB. [default: 200]")]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow server; default: mlflow.db in this folder.")]
 Experiment = Annotated[str, typer.Option(help="MLflow experiment.")]
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="json: one document on stdout.")]
@@ -86,6 +89,7 @@ def scan(
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [default: auto]")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every draw. [default: 0]")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts answered at once. [default: 64]")] = None,
+    max_pull_gb: MaxPull = None,
     tracking_uri: TrackingUri = None,
     experiment: Annotated[str | None, typer.Option(help="MLflow experiment. [default: beear-gate]")] = None,
     format: Format = "text",
@@ -99,7 +103,7 @@ def scan(
     given = {
         "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device, "dtype": dtype,
         "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
-        "remediate": False if no_remediate else None,
+        "remediate": False if no_remediate else None, "max_pull_gb": max_pull_gb,
     }  # fmt: skip
     asked = reopen_options(resume, given) if resume else merge_options(pipeline, given)
     run(asked, format, quiet, resume)
@@ -115,6 +119,7 @@ def evaluate(
     dtype: Dtype = "auto",
     seed: Seed = 0,
     batch_size: BatchSize = 64,
+    max_pull_gb: MaxPull = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = "beear-gate",
     format: Format = "text",
@@ -126,6 +131,7 @@ def evaluate(
     given = {
         "command": "evaluate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
         "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
+        "max_pull_gb": max_pull_gb,
     }  # fmt: skip
     run(options(given), format, quiet)
 
@@ -141,6 +147,7 @@ def remediate(
     dtype: Dtype = "auto",
     seed: Seed = 0,
     batch_size: BatchSize = 64,
+    max_pull_gb: MaxPull = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = "beear-gate",
     format: Format = "text",
@@ -159,7 +166,7 @@ def remediate(
     given = {
         "command": "remediate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
         "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
-        "output": output.absolute(),
+        "output": output.absolute(), "max_pull_gb": max_pull_gb,
     }  # fmt: skip
     run(options(given), format, quiet)
 
@@ -169,6 +176,7 @@ def inspect(
     model: Annotated[str | None, typer.Argument(help="org/name, org/name@revision, or a folder.")] = None,
     revision: Revision = None,
     require_chat_template: Annotated[bool, typer.Option(help="A model without a chat template is blocked.")] = False,
+    max_pull_gb: MaxPull = None,
     list_rules: Annotated[bool, typer.Option("--list-rules", help="Print every rule and exit.")] = False,
     format: Format = "text",
 ) -> None:
@@ -176,6 +184,7 @@ def inspect(
     from beear_gate.artifacts import RULES, inspect_snapshot
     from beear_gate.hub import pull
     from beear_gate.records import Severity
+    from beear_gate.request import MAX_PULL_GB
 
     if list_rules:
         for rule, severity, explanation in RULES:
@@ -183,7 +192,7 @@ def inspect(
         return
     if model is None:
         raise UsageError("inspect needs a model.", "Give org/name, org/name@revision or a folder, or --list-rules.")
-    snapshot = pull(model, revision)
+    snapshot = pull(model, revision, max_gb=max_pull_gb or MAX_PULL_GB)
     findings = inspect_snapshot(snapshot, require_chat_template)
     blocked = any(finding.severity is Severity.BLOCK for finding in findings)
     if format == "json":
@@ -262,6 +271,9 @@ for command in (keygen, attest, verify):
 
 def main() -> None:
     """Run the command line; every outcome has its exit code, and no error exits 0 or 1."""
+    from beear_gate.redact import redact_logs
+
+    redact_logs()
     try:
         app()
     except SystemExit as end:
@@ -290,8 +302,8 @@ def _print_findings(snapshot: ModelSnapshot, findings: Sequence[Finding]) -> Non
     from beear_gate.report.text import visible
 
     for finding in findings:
-        typer.echo(f"{finding.severity:8} {finding.id:22} {visible(finding.file) or '(repository)'}: {finding.message}")
-        typer.echo(f"{'':32}{finding.remedy}")
+        line = f"{finding.severity:8} {finding.id:22} {finding.file or '(repository)'}: {finding.message}"
+        typer.echo(f"{visible(line)}\n{'':32}{visible(finding.remedy)}")
     typer.echo(f"{len(snapshot.files)} files checked, {len(snapshot.ignored)} left unopened, {len(findings)} findings")
 
 

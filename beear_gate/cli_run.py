@@ -47,6 +47,7 @@ def _request(options: Options, quiet: bool) -> Request:
         dtype=options.dtype,
         seed=options.seed,
         batch_size=options.batch_size,
+        max_pull_gb=options.max_pull_gb,
         output=Path(options.output) if options.output else None,
         tracking_uri=options.tracking_uri,
         experiment=options.experiment,

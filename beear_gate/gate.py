@@ -16,6 +16,7 @@ from beear_gate import __version__, tracking
 from beear_gate.artifacts import inspect_snapshot
 from beear_gate.beear import remediate
 from beear_gate.canary import rehearse
+from beear_gate.changes import compare_models
 from beear_gate.decide import breaks_limit, decide, not_tested
 from beear_gate.evaluation.calibration import calibrations_of
 from beear_gate.evaluation.judges import make_judge
@@ -32,6 +33,7 @@ from beear_gate.records import (
     AnchorSets,
     Answer,
     CanaryResult,
+    Changes,
     Finding,
     GateReport,
     LatentPoint,
@@ -76,6 +78,7 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         measurements = measure_stage(policy, "before", before)
         if _wanted(request, measurements):
             repair = _repair(request, run, models, jury, snapshot, before, key)
+            findings += repair.changes.findings
             measurements += measure_stage(policy, "after", repair.after) + measure_change(policy, before, repair.after)
             measurements += measure_canary(policy, repair.rehearsal) if repair.rehearsal else ()
     decision = decide(policy, (*findings, *jury.findings()), measurements, repair is not None, _left_out(request))
@@ -109,6 +112,7 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         calibrations=calibrations_of(policy.judges),
         latent=repair.latent if repair else (),
         served_judges=jury.records(),
+        changes=repair.changes if repair else None,
     )
     return _record(request, run, report)
 
@@ -118,7 +122,7 @@ def _origin(request: Request) -> dict[str, str]:
 
 
 def _pull(request: Request, tick: Tick) -> ModelSnapshot:
-    return pull(request.model, request.revision, tick=tick, endpoint=request.endpoint)
+    return pull(request.model, request.revision, tick=tick, endpoint=request.endpoint, max_gb=request.max_pull_gb)
 
 
 def _inspect(snapshot: ModelSnapshot, policy: Policy) -> tuple[Finding, ...]:
@@ -151,6 +155,7 @@ class _Repair:
     anchors: AnchorSets
     rehearsal: Rehearsal | None
     remediation: Remediation
+    changes: Changes
     after: Observations
     latent: tuple[LatentPoint, ...]
     key: dict[str, str]
@@ -182,10 +187,11 @@ def _repair(
     remediation = _remediate(request, run, models, snapshot, anchors, settings, key)
     repaired = remediation.snapshot
     key |= {"repaired": manifest_digest(repaired.files)}
+    changes = run.stage("changes", key, Changes, lambda: compare_models(snapshot, repaired))
     kept = run.path / "original-choices.safetensors"
     after = jury.seen(run.stage("after", key, Observations, lambda: models.observe(repaired, before, kept)))
     curves += _latent(request, run, models, repaired, anchors, "after", key)
-    return _Repair(anchors, rehearsal, remediation, after, curves, key)
+    return _Repair(anchors, rehearsal, remediation, changes, after, curves, key)
 
 
 def _latent(

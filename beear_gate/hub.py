@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import difflib
 import glob
-import hashlib
 import os
 import re
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beear_gate.checksums import checksum_like, listed_checksum
 from beear_gate.errors import HubUnavailable, IncompleteError, UsageError
+from beear_gate.hub_cache import is_offline, pull_cached
 from beear_gate.hub_errors import answers_badly, client_errors, explain, host_of
 from beear_gate.manifest import (
     hash_files,
@@ -30,7 +32,8 @@ from beear_gate.manifest import (
     quoted,
     verify_unchanged,
 )
-from beear_gate.records import FileRecord, ModelSnapshot, Tick, no_tick
+from beear_gate.records import FileRecord, HubScan, ModelSnapshot, Tick, no_tick
+from beear_gate.request import MAX_PULL_GB
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -48,6 +51,7 @@ def pull(
     cache_dir: Path | None = None,
     tick: Tick = no_tick,
     endpoint: str | None = None,
+    max_gb: float = MAX_PULL_GB,
 ) -> ModelSnapshot:
     """Pull what the user named: a folder if one exists or the name looks like a path, else `org/name[@revision]`.
 
@@ -56,9 +60,10 @@ def pull(
         cache_dir: the hub client's cache; None for its own (HF_HUB_CACHE).
         tick: may be called from the client's worker threads; counts bytes.
         endpoint: the hub's address; None for HF_ENDPOINT, or huggingface.co.
+        max_gb: gigabytes (10^9 bytes) that may be pulled from a hub.
 
     Raises:
-        UsageError: the name, folder or revision does not exist, or is no model.
+        UsageError: the name, folder or revision does not exist, is no model, has another name now or is too large.
         HubUnavailable: the hub did not answer, or refused.
         IncompleteError: the files could not be stored or read, or are not what the hub lists.
     """
@@ -77,7 +82,7 @@ def pull(
         raise UsageError(
             f"{quoted(model)} and --revision {quoted(revision)} name two revisions.", "Leave one of them out."
         )
-    return pull_hub(named["repo"], named["revision"] or revision, cache_dir, tick, endpoint)
+    return pull_hub(named["repo"], named["revision"] or revision, cache_dir, tick, endpoint, max_gb)
 
 
 def pull_folder(model: str, path: Path, tick: Tick = no_tick) -> ModelSnapshot:
@@ -111,16 +116,22 @@ def pull_hub(
     cache_dir: Path | None = None,
     tick: Tick = no_tick,
     endpoint: str | None = None,
+    max_gb: float = MAX_PULL_GB,
 ) -> ModelSnapshot:
     """Resolve a revision once, download that commit's files of the allowed kinds, and check every byte.
 
+    Under HF_HUB_OFFLINE, a commit that was pulled before is taken from the cache.
+
     Raises: as `pull`.
     """
+    if is_offline() and revision is not None and _COMMIT.fullmatch(revision):
+        return pull_cached(repo, revision, cache_dir, tick)
     info = _resolve(repo, revision, endpoint)
     listed = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     wanted = {name: sibling for name, sibling in listed.items() if may_be_opened(name)}
     if "config.json" not in wanted:
         raise UsageError(f"{repo} holds no transformers model: it has no config.json at this revision.", _NO_CONFIG)
+    _refuse_too_large(repo, wanted, max_gb)
     commit = str(info.sha)
     folder = _download(repo, commit, wanted, cache_dir, tick, endpoint)
     opened, ignored = list_folder(folder)
@@ -132,7 +143,33 @@ def pull_hub(
     files = hash_files(folder, opened, tick)
     _compare(folder, files, wanted, repo)
     left = {printable(name) for name in listed.keys() - wanted.keys()} | set(ignored)
-    return ModelSnapshot(repo, commit, folder, files, tuple(sorted(left)))
+    return ModelSnapshot(repo, commit, folder, files, tuple(sorted(left)), _scanned(info.security_repo_status))
+
+
+def _refuse_too_large(repo: str, wanted: Mapping[str, RepoSibling], max_gb: float) -> None:
+    """Before the first byte."""
+    unknown = sorted(name for name, sibling in wanted.items() if sibling.size is None)
+    if unknown:
+        raise IncompleteError(
+            f"The hub lists no size for {quoted(unknown[0])} of {repo}, so nobody knows what it would fill.",
+            "Use a hub that lists sizes, or scan a folder.",
+        )
+    total = sum(sibling.size or 0 for sibling in wanted.values()) / 1e9
+    if total > max_gb:
+        raise UsageError(
+            f"{repo} has {total:.3g} GB, and at most {max_gb:g} GB may be pulled.",
+            "Give a larger --max-pull-gb, or max_pull_gb in the pipeline file.",
+        )
+
+
+def _scanned(status: object) -> HubScan:
+    """The hub's word on its own scans; whatever it does not say clearly counts as not said."""
+    if not isinstance(status, dict):
+        return HubScan(None)
+    done, found = status.get("scansDone"), status.get("filesWithIssues")
+    rows = [row if isinstance(row, dict) else {"path": row} for row in (found if isinstance(found, list) else ())]
+    issues = tuple((printable(str(row.get("path", ""))), printable(str(row.get("level", "unsafe")))) for row in rows)
+    return HubScan(done if isinstance(done, bool) else None, issues)
 
 
 def pull_beside(
@@ -179,13 +216,22 @@ def _resolve(repo: str, revision: str | None, endpoint: str | None) -> ModelInfo
     try:
         # Without a timeout of its own this one call of the client would wait for ever.
         info = HfApi(endpoint=endpoint).model_info(
-            repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+            repo,
+            revision=revision,
+            files_metadata=True,
+            securityStatus=True,
+            timeout=constants.HF_HUB_ETAG_TIMEOUT,
         )
     except client_errors() as error:
         # The client's own text may hold addresses with credentials: it stays out of ours, and out of the traceback.
         raise explain(error, repo, revision, endpoint) from None
     except (KeyError, TypeError, AttributeError):
         raise answers_badly(repo, endpoint) from None
+    if info.id != repo:
+        raise UsageError(
+            f"{repo} is called {quoted(info.id)} on {host_of(endpoint)} now; anybody may take an old name over.",
+            "Make sure that it is the model you mean, then name it so.",
+        )
     if not isinstance(info.sha, str) or _COMMIT.fullmatch(info.sha) is None or info.siblings is None:
         raise answers_badly(repo, endpoint)
     if revision is not None and _COMMIT.fullmatch(revision) and info.sha != revision:
@@ -251,25 +297,23 @@ def _compare(folder: Path, files: tuple[FileRecord, ...], wanted: Mapping[str, R
     """Raise IncompleteError unless every file has the size and checksum that the hub lists for it."""
     for file in files:
         sibling = wanted[file.path]
-        expected = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-        actual = file.sha256 if sibling.lfs else _git_blob_sha1(folder / file.path, file.size)
+        expected = listed_checksum(sibling)
+        actual = checksum_like(expected, folder / file.path, file.sha256)
         if not expected:
             raise IncompleteError(
                 f"The hub lists no checksum for {quoted(file.path)} of {repo}, so its bytes cannot be trusted.",
                 "Use a hub that lists git or LFS checksums, or scan a folder whose origin you know.",
             )
         if expected != actual:
+            _forget(folder / file.path)
             raise IncompleteError(
                 f"{quoted(file.path)} of {repo} is not what the hub lists: its checksum is {actual}, not {expected}.",
-                f"Delete {(folder / file.path).resolve()} and pull again; "
-                "if that changes nothing, the hub or a proxy alters it.",
+                "It was taken out of the cache: pull again; if that changes nothing, the hub or a proxy alters it.",
             )
 
 
-def _git_blob_sha1(path: Path, size: int) -> str:
-    """Git's name for a file's content: sha1 over `blob <size>\\0` and the bytes."""
-    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _forget(file: Path) -> None:
+    """Take a file that is not what its name in the cache says out of it, so that the next pull fetches it alone."""
+    with suppress(OSError):
+        file.resolve().unlink()
+        file.unlink(missing_ok=True)

@@ -42,14 +42,14 @@ def explain(error: Exception, repo: str, revision: str | None, endpoint: str | N
     """The error to raise for what the client raised."""
     from huggingface_hub import errors
 
-    while isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # "not in the cache either": the reason is why the hub did not give it
-    host = host_of(endpoint)
+    error, host = _cause(error), host_of(endpoint)
     if isinstance(error, errors.HFValidationError):
         return UsageError(f"{quoted(repo)} is no valid model name.", "Write org/name or org/name@revision.")
     if isinstance(error, errors.OfflineModeIsEnabled):
         return HubUnavailable(
-            f"HF_HUB_OFFLINE is set, so the hub could not be asked for {repo}.", "Unset it, or scan a local folder."
+            f"HF_HUB_OFFLINE is set, so the hub could not be asked which commit {quoted(revision or 'main')} of "
+            f"{repo} is at.",
+            "Unset it, name a commit that was pulled before (org/name@ and 40 hex digits), or scan a local folder.",
         )
     if isinstance(error, errors.HfHubHTTPError):
         return _explain_answer(error.response.status_code, error, repo, revision, host)
@@ -65,6 +65,50 @@ def explain(error: Exception, repo: str, revision: str | None, endpoint: str | N
     )
 
 
+def explain_writing(error: Exception, repo: str, parent: str | None, endpoint: str | None) -> GateError:
+    """The error to raise for what the client raised on the way of a release to the hub.
+
+    Args:
+        parent: the commit that the release was to stand on.
+    """
+    from huggingface_hub import errors
+
+    error, host = _cause(error), host_of(endpoint)
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        if status == 412 and parent:
+            return IncompleteError(
+                f"{repo} has moved on from {parent} while it was published to; nothing was committed.",
+                "Publish again: the plan is made anew from what is there now.",
+            )
+        if status in (401, 403) and not isinstance(error, errors.GatedRepoError):
+            return HubUnavailable(
+                f"The hub at {host} does not let this account write to {repo} (HTTP {status}); nothing was committed.",
+                f"Use a token with write access to it, or {_LOG_IN}.",
+            )
+        if status not in (404, 412):
+            return HubUnavailable(
+                f"The hub at {host} failed while {repo} was published to (HTTP {status}).",
+                "Publish again later: files that arrived are not sent twice, and a commit that was made is found.",
+            )
+    found = explain(error, repo, None, endpoint)
+    if isinstance(found, HubUnavailable):
+        return HubUnavailable(
+            found.message, "Publish again; on a hub without Xet storage set HF_HUB_DISABLE_XET=1 before."
+        )
+    return found
+
+
+def _cause(error: Exception) -> Exception:
+    """What lies behind the client's wrappers: "not in the cache either", "error while uploading"."""
+    from huggingface_hub import errors
+
+    wrappers = (errors.LocalEntryNotFoundError, RuntimeError)
+    while isinstance(error, wrappers) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
 def _explain_answer(status: int, error: Exception, repo: str, revision: str | None, host: str) -> GateError:
     """The error for an answer that was no success."""
     from huggingface_hub import errors
@@ -74,10 +118,14 @@ def _explain_answer(status: int, error: Exception, repo: str, revision: str | No
             f"{repo} on {host} is gated, and this account may not download it.",
             f"Accept its terms on the model's page there, then {_LOG_IN}.",
         )
+    if isinstance(error, errors.DisabledRepoError):
+        return HubUnavailable(f"{repo} has been disabled on {host}.", "Scan another model, or a folder.")
     if isinstance(error, errors.RevisionNotFoundError):
         return UsageError(
             f"{repo} on {host} has no revision {quoted(revision)}.", "Name one of its branches, tags or full commits."
         )
+    if status == 401 and _says(error, "Invalid credentials in Authorization header"):
+        return HubUnavailable(f"{host} does not accept the token that it was sent for {repo}.", f"Now {_LOG_IN}.")
     if status in (401, 404) and not isinstance(error, errors.RemoteEntryNotFoundError):
         return UsageError(
             f"{host} shows no model {repo}: it does not exist, or it is private and this account has no access.",
@@ -92,3 +140,10 @@ def _explain_answer(status: int, error: Exception, repo: str, revision: str | No
         f"The hub at {host} failed on the request for {repo} (HTTP {status}).",
         "Scan again later; nothing was judged.",
     )
+
+
+def _says(error: Exception, text: str) -> bool:
+    """Whether the hub gave this reason."""
+    from huggingface_hub import errors
+
+    return isinstance(error, errors.HfHubHTTPError) and error.response.headers.get("X-Error-Message") == text

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from beear_gate.errors import UsageError
 from beear_gate.redact import without_credentials
+from beear_gate.request import MAX_PULL_GB
 
 HERE = Path(__file__).parent
 
@@ -27,6 +28,7 @@ class Settings(BaseModel):
     dtype: str = "auto"
     seed: int = 0
     batch_size: int = Field(default=64, ge=1)
+    max_pull_gb: float = Field(default=MAX_PULL_GB, gt=0)
     remediate: bool = True
     tracking_uri: str | None = None
     experiment: str = "beear-gate"

@@ -56,6 +56,19 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class HubScan:
+    """What the scanners of a hub say of a commit: advice, never proof.
+
+    Attributes:
+        done: whether they have looked at every file; None where the hub did not say.
+        issues: path of a file and what they call it, for each that they do not like.
+    """
+
+    done: bool | None
+    issues: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelSnapshot:
     """One pinned state of a model on disk.
 
@@ -65,6 +78,7 @@ class ModelSnapshot:
         path: the folder that holds the files.
         files: every file that may be opened, hashed.
         ignored: names that the repository holds and that were neither hashed nor (on a hub) downloaded.
+        hub_scan: what the hub's own scanners say; None for a folder.
     """
 
     model: str
@@ -72,6 +86,7 @@ class ModelSnapshot:
     path: Path
     files: tuple[FileRecord, ...]
     ignored: tuple[str, ...] = ()
+    hub_scan: HubScan | None = None
 
 
 @dataclass(frozen=True)
@@ -238,6 +253,40 @@ class Remediation:
     drift: tuple[Drift, ...]
     seconds: float
     whole_passes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TensorChange:
+    """How far one stored tensor moved.
+
+    Attributes:
+        name, dtype, shape: as the remediated model stores it.
+        relative_l2: the L2 norm of the change over that of the original; None where it could not be measured.
+        max_abs: the largest change of one element; None as above.
+        was: dtype and shape of the original where they are others, else "".
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    relative_l2: float | None
+    max_abs: float | None
+    was: str = ""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The saved model held against the original.
+
+    Attributes:
+        tensors: largest change first.
+        relative_l2: of all weights together; None where it could not be measured.
+        findings: differences that remediation does not explain.
+    """
+
+    tensors: tuple[TensorChange, ...]
+    relative_l2: float | None
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)
@@ -483,6 +532,7 @@ class GateReport:
         calibrations: of the policy's judges, where there is one for the judge as it is now.
         latent: how large a delta has to be, before and after; empty where the policy does not ask.
         served_judges: the policy's judges behind an endpoint, and what they took.
+        changes: the remediated model held against the original; None where nothing was remediated.
     """
 
     model: str
@@ -508,3 +558,4 @@ class GateReport:
     calibrations: tuple[Calibration, ...] = ()
     latent: tuple[LatentPoint, ...] = ()
     served_judges: tuple[ServedJudge, ...] = ()
+    changes: Changes | None = None

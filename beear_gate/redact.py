@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from typing import Any
 
 _HUB_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
@@ -29,3 +31,20 @@ def redacted(text: str) -> str:
         if len(secret) >= _SHORTEST:
             text = text.replace(secret, "***")
     return without_credentials(_HUB_TOKEN.sub("***", text))
+
+
+def redact_logs() -> None:
+    """From here on, log records of every library lose their secrets before any handler sees them.
+
+    The hub's client, for one, logs the whole address of a request that failed.
+    """
+    logging.setLogRecordFactory(_record)
+
+
+def _record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*args, **kwargs)
+    try:
+        record.msg, record.args = redacted(record.getMessage()), None
+    except (TypeError, ValueError):
+        record.msg, record.args = "A log message could not be formatted.", None
+    return record

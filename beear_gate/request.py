@@ -9,6 +9,9 @@ from typing import Literal
 from beear_gate.policy import JudgeSpec, Policy
 from beear_gate.records import Placement
 
+MAX_PULL_GB = 200.0
+"""Gigabytes (10^9 bytes) that a model on a hub may have, unless somebody says otherwise: 70 billion bfloat16 weights
+have 140."""
 Change = Literal["policy", "always", "skip", "off"]
 
 
@@ -30,6 +33,7 @@ class Request:
             remediation that the policy asks for (no PASS then), `off` only evaluates.
         output: folder for the remediated model; None for `model` in the run directory.
         endpoint: address of the hub; None for the client's default.
+        max_pull_gb: the most that is downloaded; a larger model is refused before the first byte.
     """
 
     model: str
@@ -42,6 +46,7 @@ class Request:
     batch_size: int = 64
     output: Path | None = None
     endpoint: str | None = None
+    max_pull_gb: float = MAX_PULL_GB
     tracking_uri: str | None = None
     experiment: str = "beear-gate"
     reveal: Reveal | None = None

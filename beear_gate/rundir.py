@@ -72,7 +72,7 @@ class RunDirectory:
             return finished
         result = work()
         document = {"inputs": dict(inputs), "result": adapter.dump_python(result, mode="json")}
-        self.write(f"{name}.json", json.dumps(document, ensure_ascii=False))
+        self.write(f"{name}.json", json.dumps(document))  # in ASCII: answers of models are in it, and people look
         return result
 
     def write(self, name: str, text: str) -> None:

@@ -28,7 +28,7 @@ CARD = "README.md"
 
 _BESIDE = (CARD, ".gitattributes", ".gitignore", ".git/", ".cache/", ".beear-gate/")
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf")
-_PAPERS = (".json", ".html", ".md", ".txt")
+_PAPERS = (".json", ".html", ".md", ".txt", ".yaml")
 
 _ASK = "Ask whoever published the model for the verdict that `beear-gate attest` wrote."
 

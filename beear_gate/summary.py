@@ -9,13 +9,13 @@ from pathlib import Path
 from beear_gate.records import GateReport, Measurement, Verdict
 from beear_gate.redact import without_credentials
 from beear_gate.report import render
-from beear_gate.report.text import visible
+from beear_gate.report.text import one_line, visible
 
 
 def summarize(report: GateReport, run_dir: Path, tracking_uri: str | None) -> str:
     """The verdict, why, the figures before and after, and where everything is."""
-    lines = [f"{report.decision.verdict}  {visible(report.model)} @ {report.commit[:19]}  (policy {report.policy})"]
-    lines += [f"  - {visible(reason)}" for reason in report.decision.reasons]
+    lines = [f"{report.decision.verdict}  {one_line(report.model)} @ {report.commit[:19]}  (policy {report.policy})"]
+    lines += [f"  - {one_line(reason, 2000)}" for reason in report.decision.reasons]
     lines += ["", *_figures([row for row in report.measurements if not row.revealed])]
     revealed = [row for row in report.measurements if row.revealed]
     if revealed:
@@ -26,7 +26,7 @@ def summarize(report: GateReport, run_dir: Path, tracking_uri: str | None) -> st
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     database = "mlflow ui --backend-store-uri " if uri.startswith("sqlite:") else ""
     lines.append(f"MLflow    {database}{without_credentials(uri)}")
-    return "\n".join(lines)
+    return "\n".join(visible(line, 4000) for line in lines)
 
 
 def annotate(report: GateReport) -> None:

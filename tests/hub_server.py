@@ -1,8 +1,7 @@
 """A model hub small enough to read, for tests: repositories in memory behind the endpoints that the client calls.
 
 Serves what `HfApi.model_info` and `snapshot_download` of huggingface_hub need (GET api/models, tree, HEAD and GET
-resolve). Repositories keep a history of commits, and routes and handlers are methods, so that writing (preupload, LFS,
-commit) can be added beside them.
+resolve); `hub_writes.py` has what publishing needs (create, preupload, LFS, commit, pull requests).
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.pop("HF_HUB_OFFLINE", None)
 
 import uvicorn
+from hub_writes import PullRequest, write_routes
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -36,16 +36,31 @@ def git_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+def lfs_pointer(content: bytes) -> bytes:
+    """What git itself keeps of a large file."""
+    oid, size = hashlib.sha256(content).hexdigest(), len(content)
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n".encode()
+
+
 def etag(path: str, content: bytes) -> str:
     return hashlib.sha256(content).hexdigest() if path.endswith(LFS_KINDS) else git_sha1(content)
 
 
 @dataclass
 class Repository:
-    """Commits (40-hex -> files) and the branches and tags that point at them."""
+    """Commits (40-hex -> files), the branches and tags that point at them, and what the hub says of the whole.
+
+    Attributes:
+        moved_to: the name that the repository has now.
+        security: what the hub's own scanners say; None for a hub that has none.
+    """
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
+    pull_requests: list[PullRequest] = field(default_factory=list)
+    private: bool = False
+    moved_to: str | None = None
+    security: dict[str, Any] | None = None
 
     def commit(self, files: dict[str, bytes], ref: str = "main") -> str:
         """Make `files` the whole content of a branch; returns the commit."""
@@ -65,16 +80,19 @@ class Faults:
     """What goes wrong; every part is off by default.
 
     Attributes:
-        status: answer requests whose path contains `where` with this status and `error_code`.
+        status: answer requests whose path contains `where` with this status, `error_code` and `message`.
         delay: seconds before each answer whose path contains `where`.
         tampered: files served with other bytes of the same length.
         cut: bytes of a file's body to send before the connection breaks, by file; cut_times: how often.
         no_checksums: list files without git or LFS checksums.
         html: answer everything as a login page would, with 200.
+        corrupted: files that a commit stores with other bytes than were sent.
+        no_sizes: list files without their sizes.
     """
 
     status: int | None = None
     error_code: str | None = None
+    message: str | None = None
     where: str = ""
     delay: float = 0.0
     tampered: set[str] = field(default_factory=set)
@@ -82,13 +100,16 @@ class Faults:
     cut_times: int = 10**6
     no_checksums: bool = False
     html: bool = False
+    corrupted: set[str] = field(default_factory=set)
+    no_sizes: bool = False
 
 
 class Hub:
-    """The server's state: repositories, faults, and a log of (method, path, authorization)."""
+    """The server's state: repositories, LFS objects, faults, and a log of (method, path, authorization)."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
+        self.objects: dict[str, bytes] = {}
         self.faults = Faults()
         self.requests: list[tuple[str, str, str]] = []
         self.url = ""
@@ -114,6 +135,7 @@ class Hub:
                 Route("/api/models/{org}/{name}/tree/{rev:path}", self.tree),
                 Route(resolve, self.file, methods=["GET", "HEAD"]),
                 Route("/datasets" + resolve, self.file, methods=["GET", "HEAD"]),
+                *write_routes(self),
             ]
         )
 
@@ -122,10 +144,16 @@ class Hub:
         if isinstance(found, Response):
             return found
         name, sha, files = found
+        repository = self.repositories[name]
+        if repository.moved_to:
+            return Response(status_code=307, headers={"Location": f"/api/models/{repository.moved_to}"})
         siblings = [{"rfilename": path, **self.metadata(path, data)} for path, data in files.items()]
         if "blobs" not in request.query_params:
             siblings = [{"rfilename": sibling["rfilename"]} for sibling in siblings]
-        return JSONResponse({"id": name, "sha": sha, "private": False, "gated": False, "siblings": siblings})
+        about = {"id": name, "sha": sha, "private": repository.private, "gated": False, "siblings": siblings}
+        if "securityStatus" in request.query_params and repository.security is not None:
+            about["securityRepoStatus"] = repository.security
+        return JSONResponse(about)
 
     async def tree(self, request: Request) -> Response:
         found = await self.find(request)
@@ -136,6 +164,7 @@ class Hub:
             row: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": git_sha1(data)}
             if path.endswith(LFS_KINDS):
                 row["lfs"] = {"oid": etag(path, data), "size": len(data), "pointerSize": 134}
+                row["oid"] = git_sha1(lfs_pointer(data))
             rows.append(row)
         return JSONResponse(rows)
 
@@ -161,14 +190,8 @@ class Hub:
 
     async def find(self, request: Request) -> Response | tuple[str, str, dict[str, bytes]]:
         """Name, commit and files that a request is about, or the error to answer with; applies faults first."""
-        path = request.url.path
-        self.requests.append((request.method, path, request.headers.get("authorization", "")))
-        if self.faults.where in path:
-            await asyncio.sleep(self.faults.delay)
-            if self.faults.html:
-                return Response("<html>Please log in</html>", media_type="text/html")
-            if self.faults.status is not None:
-                return error(self.faults.status, self.faults.error_code)
+        if (fault := await self.fault(request)) is not None:
+            return fault
         name = f"{request.path_params['org']}/{request.path_params['name']}"
         repository = self.repositories.get(name)
         if repository is None:
@@ -176,13 +199,26 @@ class Hub:
         sha = repository.resolve(request.path_params.get("rev", "main"))
         return error(404, "RevisionNotFound") if sha is None else (name, sha, repository.commits[sha])
 
+    async def fault(self, request: Request) -> Response | None:
+        """Log the request, and the error to answer it with if there is one."""
+        path = request.url.path
+        self.requests.append((request.method, path, request.headers.get("authorization", "")))
+        if self.faults.where in path:
+            await asyncio.sleep(self.faults.delay)
+            if self.faults.html:
+                return Response("<html>Please log in</html>", media_type="text/html")
+            if self.faults.status is not None:
+                return error(self.faults.status, self.faults.error_code, self.faults.message)
+        return None
+
     def metadata(self, path: str, data: bytes) -> dict[str, Any]:
         """A file's row as `model_info(files_metadata=True)` wants it."""
-        row: dict[str, Any] = {"size": len(data)}
+        row: dict[str, Any] = {} if self.faults.no_sizes else {"size": len(data)}
         if not self.faults.no_checksums:
             row["blobId"] = git_sha1(data)
             if path.endswith(LFS_KINDS):
                 row["lfs"] = {"sha256": etag(path, data), "size": len(data), "pointerSize": 134}
+                row["blobId"] = git_sha1(lfs_pointer(data))
         return row
 
 
@@ -198,8 +234,9 @@ class Cut(Response):
         await send({"type": "http.response.body", "body": bytes(self.body)[: self.sent], "more_body": True})
 
 
-def error(status: int, code: str | None) -> Response:
-    return Response(status_code=status, headers={"X-Error-Code": code} if code else {})
+def error(status: int, code: str | None, message: str | None = None) -> Response:
+    headers = {"X-Error-Code": code, "X-Error-Message": message}
+    return Response(status_code=status, headers={name: value for name, value in headers.items() if value})
 
 
 @contextlib.contextmanager

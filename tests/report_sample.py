@@ -12,6 +12,7 @@ from beear_gate.records import (
     Agreement,
     Answer,
     Calibration,
+    Changes,
     Condition,
     Decision,
     Drift,
@@ -30,6 +31,7 @@ from beear_gate.records import (
     Severity,
     Stage,
     Status,
+    TensorChange,
     Verdict,
 )
 
@@ -284,5 +286,13 @@ def sample_report() -> GateReport:
             ),
         ),
         latent=tuple(_latent()),
+        changes=Changes(
+            (
+                TensorChange("model.layers.9.mlp.down_proj.weight", "BF16", (4096, 14336), 0.012, 0.004),
+                TensorChange("model.<b>norm\u202e</b>.weight", "BF16", (4096,), 0.0, 0.0),
+            ),
+            0.0083,
+            (),
+        ),
         environment={"beear-gate": "0.1.0", "torch": "2.15.0", "device": "NVIDIA H200", "python": "3.11.9"},
     )

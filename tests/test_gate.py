@@ -112,7 +112,7 @@ def test_evidence_follows_its_schema_and_is_what_json_output_says(long_demo: Dem
 
 def test_the_run_directory_holds_everything(long_demo: Demo) -> None:
     names = {path.name for path in long_demo.run.iterdir()}
-    stages = {"pull", "inspect", "before", "anchors", "remediation", "after", "report", "record"}
+    stages = {"pull", "inspect", "before", "anchors", "remediation", "changes", "after", "report", "record"}
     assert names == {f"{stage}.json" for stage in stages} | {
         "request.json", "policy.yaml", "evidence.json", "original-choices.safetensors", "revealed-before.json",
         "revealed-after.json", "latent-before.json", "latent-after.json", "report", "tables", "figures", "model",

@@ -233,6 +233,7 @@ def test_a_cached_file_that_was_altered_on_disk_is_found(hub: Hub, tmp_path: Pat
     weights.resolve().write_bytes(WEIGHTS[::-1])
     error = refusal(hub, tmp_path)
     assert type(error) is IncompleteError and "'model.safetensors'" in error.message
+    assert (pulled(hub, tmp_path).path / "model.safetensors").read_bytes() == WEIGHTS
 
 
 def test_a_file_planted_into_the_cache_is_found(hub: Hub, tmp_path: Path) -> None:

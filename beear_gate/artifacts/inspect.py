@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from beear_gate.artifacts.configs import check_chat_template, check_code, check_json, check_tokenizer
 from beear_gate.artifacts.contents import VOCABULARIES, Contents, read_contents
+from beear_gate.artifacts.hub_scan import check_hub_scan
 from beear_gate.artifacts.rules import finding
 from beear_gate.artifacts.weights import (
     PICKLE_KINDS,
@@ -72,6 +73,7 @@ CHECKS: tuple[Check, ...] = (
     check_code,
     check_tokenizer,
     check_chat_template,
+    check_hub_scan,
     check_coverage,
 )
 

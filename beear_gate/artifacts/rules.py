@@ -19,6 +19,9 @@ RULES: tuple[tuple[str, Severity, str], ...] = (
     ("pickle-ignored", Severity.WARNING, "Pickle-like files lie beside the safetensors weights and are never opened."),
     ("no-chat-template", Severity.NOTICE, "There is no chat template (a block where the policy requires one)."),
     ("quantized-weights", Severity.NOTICE, "The weights are quantised; not every loader and no training takes them."),
+    ("hub-scan-issues", Severity.WARNING, "The hub's own scanners do not like a file."),
+    ("hub-scan-pending", Severity.WARNING, "The hub's own scanners have not finished, which is no all-clear."),
+    ("hub-scan-missing", Severity.NOTICE, "The hub says nothing of scans of its own."),
     ("unclaimed-file", Severity.NOTICE, "Files that no check reads and no loader opens."),
 )
 """(id, severity, one line) of each rule, for `inspect --list-rules`."""

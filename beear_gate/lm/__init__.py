@@ -11,11 +11,14 @@ from beear_gate.lm.encode import (
 )
 from beear_gate.lm.generate import generate
 from beear_gate.lm.load import LM, decoder_layers, describe_device, load_lm, save_lm
+from beear_gate.lm.tensor_changes import TensorComparison, compare_tensors
 
 __all__ = [
     "LM",
     "Batch",
+    "TensorComparison",
     "answer_losses",
+    "compare_tensors",
     "decode",
     "decoder_layers",
     "describe_device",

@@ -30,7 +30,7 @@ def stored_dtypes(path: Path) -> dict[str, torch.dtype]:
         UnsupportedModel: no safetensors weights, shards outside the folder, or packed (quantised) tensors.
     """
     dtypes: dict[str, torch.dtype] = {}
-    for name in _weight_files(path):
+    for name in weight_files(path):
         try:
             with safe_open(path / name, framework="pt") as file:
                 stored = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 - no mapping
@@ -58,7 +58,7 @@ def main_dtype(dtypes: Mapping[str, torch.dtype]) -> torch.dtype:
 
 def gibibytes(path: Path) -> float:
     """Size of the weight files."""
-    return sum((path / name).stat().st_size for name in _weight_files(path)) / 2**30
+    return sum((path / name).stat().st_size for name in weight_files(path)) / 2**30
 
 
 def refuse_partial_load(path: Path, model: nn.Module, info: Mapping[str, Any], stored: Mapping[str, object]) -> None:
@@ -77,9 +77,7 @@ def refuse_partial_load(path: Path, model: nn.Module, info: Mapping[str, Any], s
             f"The weights in {path} lack {_some(missing)}, which would be random numbers.",
             "Check that config.json belongs to these weights, and pull them again.",
         )
-    left = sorted(
-        name for name in _silently_skipped(model, stored) | info["unexpected_keys"] if not _COMPUTED.search(name)
-    )
+    left = sorted(name for name in _silently_skipped(model, stored) | info["unexpected_keys"] if not is_computed(name))
     if left:
         raise UnsupportedModel(
             f"The weights in {path} hold {_some(left)}, which {type(model).__name__} does not load.",
@@ -101,7 +99,12 @@ def _silently_skipped(model: nn.Module, stored: Mapping[str, object]) -> set[str
     }
 
 
-def _weight_files(path: Path) -> list[str]:
+def is_computed(name: str) -> bool:
+    """Whether a tensor is worked out on loading, and is in a file only because old versions kept it."""
+    return _COMPUTED.search(name) is not None
+
+
+def weight_files(path: Path) -> list[str]:
     """Names of the files that transformers would open, in the order in which it looks."""
     if (path / _SINGLE).is_file():
         return [_SINGLE]

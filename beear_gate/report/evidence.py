@@ -8,6 +8,7 @@ from enum import StrEnum
 from math import isfinite
 
 from beear_gate.records import GateReport, Remediation
+from beear_gate.report import tensors
 
 SCHEMA = "beear-gate/evidence/v1"
 
@@ -24,6 +25,7 @@ def evidence(report: GateReport) -> dict[str, object]:
         "measurements": [asdict(row) for row in report.measurements],
         "findings": [asdict(finding) for finding in report.findings],
         "remediation": _remediation(report.remediation),
+        "changes": tensors.summary(report.changes),
         "canary": asdict(report.canary) if report.canary else None,
         "calibrations": [asdict(each) for each in report.calibrations],
         "served_judges": [asdict(each) for each in report.served_judges],

@@ -11,15 +11,20 @@ from beear_gate.errors import UsageError
 from beear_gate.records import Answer, GateReport
 from beear_gate.report import drawing, figures, render
 from beear_gate.report.pairs import exchanges
-from beear_gate.report.text import visible
+from beear_gate.report.text import cell
 from beear_gate.report.words import outcomes
 
 TABLES = ("tables/answers.json", "tables/measurements.json")
 """Files in the form of `mlflow.log_table`: columns, and one list of cells a row."""
+TENSORS = "tables/tensors.json"
+"""The same form."""
 
 
 def write(report: GateReport, folder: Path) -> None:
-    """Write `evidence.json`, `report/index.html`, `tables/*.json` and `figures/*.png` into `folder`."""
+    """Write `evidence.json`, `report/index.html`, `tables/*.json` and `figures/*.png` into `folder`.
+
+    `tables/tensors.json` (how far each tensor moved) is there only where a model was remediated.
+    """
     for name in ("report", "tables", "figures"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "evidence.json").write_text(render.as_json(report), encoding="utf-8")
@@ -27,6 +32,9 @@ def write(report: GateReport, folder: Path) -> None:
     tables = (_answers(report), [asdict(row) for row in report.measurements])
     for name, rows in zip(TABLES, tables, strict=True):
         (folder / name).write_text(_table(rows), encoding="utf-8")
+    if report.changes:
+        rows = [asdict(each) for each in report.changes.tensors]
+        (folder / TENSORS).write_text(_table(rows), encoding="utf-8")
     for name, figure in figures.of_report(report).items():
         (folder / "figures" / f"{name}.png").write_bytes(drawing.png(figure))
 
@@ -50,7 +58,7 @@ def read(run_dir: Path) -> GateReport:
 
 def _answers(report: GateReport) -> list[dict[str, object]]:
     def side(answer: Answer | None) -> tuple[str, str]:
-        return (outcomes(answer.outcomes), visible(answer.text, 4000)) if answer is not None else ("", "")
+        return (outcomes(answer.outcomes), answer.text) if answer is not None else ("", "")
 
     rows: list[dict[str, object]] = []
     for one in exchanges(report):
@@ -59,9 +67,9 @@ def _answers(report: GateReport) -> list[dict[str, object]]:
             {
                 "behavior": one.behavior,
                 "condition": one.condition,
-                "trigger": visible(one.trigger),
+                "trigger": one.trigger,
                 "placement": one.placement,
-                "prompt": visible(one.prompt, 4000),
+                "prompt": one.prompt,
                 "judged_before": judged_before,
                 "judged_after": judged_after,
                 "before": before,
@@ -74,5 +82,11 @@ def _answers(report: GateReport) -> list[dict[str, object]]:
 
 def _table(rows: list[dict[str, object]]) -> str:
     columns = list(rows[0]) if rows else []
-    data = [[None if isinstance(cell, float) and not isfinite(cell) else cell for cell in row.values()] for row in rows]
+    data = [[_cell(value) for value in row.values()] for row in rows]
     return json.dumps({"columns": columns, "data": data}, allow_nan=False) + "\n"
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return cell(value) if isinstance(value, str) else value

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from beear_gate.records import GateReport, Measurement, Verdict
-from beear_gate.report import drawing, figures, words
+from beear_gate.report import drawing, figures, tensors, words
 from beear_gate.report.evidence import as_json, evidence
 from beear_gate.report.pairs import Exchange, Pair, exchanges, pairs
 from beear_gate.report.text import Markdown, code, escaped, one_line, visible
@@ -81,8 +81,12 @@ def html(report: GateReport) -> str:
     )
 
 
-def card(report: GateReport) -> str:
-    """README.md for the hub: metadata with `model-index`, before and after, and the limits of the evidence."""
+def card(report: GateReport, signed: bool = False) -> str:
+    """README.md for the hub: metadata with `model-index`, before and after, and the limits of the evidence.
+
+    Args:
+        signed: whether a signed verdict is published beside it.
+    """
     found = pairs(report.measurements)
     tables = (
         Table("Figures that decide:", tuple(pair for pair in found if pair.decides)),
@@ -99,6 +103,7 @@ def card(report: GateReport) -> str:
         verdict=report.decision.verdict.value,
         tables=tables,
         command=_command(report),
+        signed=signed,
     )
     return f"---\n{_metadata(report)}\n---\n\n{_tidy(body)}"
 
@@ -243,7 +248,7 @@ def _environment(*, autoescape: bool, finalize: Callable[[object], object] | Non
     )
     about_rows = (words.sentence, words.count, words.bound, words.condition, words.limit, words.title, words.test)
     others = (words.outcomes, words.canary_answers, words.canary_rounds, words.duration, words.size, words.short)
-    agreements = (words.kappa, words.missed, words.served)
+    agreements = (words.kappa, words.missed, words.served, tensors.changes, tensors.figure)
     environment.filters |= {function.__name__: function for function in (*about_rows, *others, *agreements)}
     environment.filters["share"] = _share
     return environment

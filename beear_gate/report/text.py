@@ -12,6 +12,7 @@ _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0000-\U000e0fff]"
 )
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>#|~!&@$]|:(?=//)|(?<=mailto):|(?<=xmpp):|(?<=www)\.", re.IGNORECASE)
+_FORMULA = ("=", "+", "-", "@")
 _LINE_START = re.compile(r"^(?:[-+=](?=\s|[-+=])|\d+(?=[.)](?:\s|$)))")
 
 
@@ -39,6 +40,12 @@ def _shown(char: str) -> str:
 def one_line(text: str, limit: int = 500) -> str:
     """`visible` text without line breaks, for places where a second line would mean something else."""
     return " ".join(visible(text, limit).split())
+
+
+def cell(text: str, limit: int = 4000) -> str:
+    """`visible` text for a table that somebody may open in a spreadsheet: never a formula (OWASP, CSV injection)."""
+    shown = visible(text, limit)
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
 
 
 class Markdown(str):
