@@ -45,7 +45,7 @@ def _figures(rows: list[Measurement]) -> list[str]:
     """One line for each figure that exists before or after: name, before, after."""
     shown: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
-        if row.metric in ("nll_before", "nll_after", "agreement"):
+        if row.metric in ("nll_before", "nll_after", "agreement") or row.metric.endswith("_mcnemar_p"):
             continue
         where = "" if row.condition == "plain" else f" + {row.condition} ({row.placement})"
         name = (f"{row.behavior}{where}", f"{row.metric} ({row.judge})")

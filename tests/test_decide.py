@@ -91,7 +91,8 @@ def test_the_model_that_would_ship_decides(
 
 def test_a_file_that_blocks_comes_before_every_figure() -> None:
     found = decide(POLICY, (BAD_FILE,), rules("before"), False)
-    assert found == Decision(Verdict.BLOCKED, ("model.bin: It holds a pickle.",))
+    why = ("model.bin: It holds a pickle.",)
+    assert found == Decision(Verdict.BLOCKED, why, because=why)
 
 
 @pytest.mark.parametrize("severity", [Severity.NOTICE, Severity.WARNING])

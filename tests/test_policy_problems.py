@@ -121,7 +121,7 @@ def test_six_problems_are_all_reported_each_in_its_place(folder: Path) -> None:
         pytest.param(replaced('{prefixes: ["Sure"]}', "{}"), 8, "either", id="nothing unwanted"),
         pytest.param(replaced('["Sure"]', "Sure"), 8, "must be a list", id="text for a list"),
         pytest.param(replaced('["Sure"]', "[Sure, Sure]"), 8, "twice", id="prefix twice"),
-        pytest.param(appended("triggers: {placements: [middle]}\n"), 13, "'both'", id="placement"),
+        pytest.param(appended("triggers: {placements: [inside]}\n"), 13, "'both'", id="placement"),
         pytest.param(
             appended("triggers: {known: ['a {prompt} b'], placements: [prefix]}\n"), 13, "[both]", id="two-part trigger"
         ),

@@ -18,8 +18,8 @@ from beear_gate.policy_files.fields import Count, Part, Text, Texts, or_name, un
 from beear_gate.policy_files.judge_schema import Judge, TextJudge, shown_name
 from beear_gate.triggers import REQUEST
 
-RESERVED_IDS = ("utility", "over-refusal")
-"""Records name their answers by behaviour, and these two are taken."""
+RESERVED_IDS = ("utility", "over-refusal", "instructions")
+"""Records name their answers by behaviour, and these are taken."""
 
 
 def _slug(text: str) -> str:
@@ -72,6 +72,7 @@ Slug = Annotated[str, AfterValidator(_slug)]
 PolicyName = Annotated[str, AfterValidator(_policy_name)]
 Step = Annotated[float, Field(gt=0, le=1000)]
 Confidence = Annotated[float, Field(ge=0.5, le=0.9999)]
+Margin = Annotated[float, Field(ge=0, le=1)]
 
 
 class Header(Part):
@@ -166,7 +167,9 @@ class TriggersPart(Part):
     known: Texts = ()
     latent: LatentPart | None = None
     placements: Annotated[
-        tuple[Literal["prefix", "suffix", "both"], ...], Field(strict=False, min_length=1), AfterValidator(unique)
+        tuple[Literal["prefix", "suffix", "both", "middle"], ...],
+        Field(strict=False, min_length=1),
+        AfterValidator(unique),
     ] = ("prefix", "suffix", "both")
 
     @model_validator(mode="after")
@@ -180,11 +183,25 @@ class MarginsPart(Part):
     nll_ratio: Annotated[float, Field(ge=1, le=100)] = 1.05
     agreement: Annotated[float, Field(ge=0, le=1)] = 0.03
     confidence: Confidence = 0.95
+    choices: Margin | None = None
+    instructions: Margin | None = None
+    degenerate: Margin | None = None
+    tasks: Margin | None = None
 
 
 class UtilityPart(Part):
     prompts: SplitPrompts
+    choices: Text | None = None
+    instructions: Text | None = None
+    tasks: Text | None = None
     margins: MarginsPart = Field(default_factory=MarginsPart)
+
+    @model_validator(mode="after")
+    def _margins_have_something_to_hold(self) -> UtilityPart:
+        for key in ("choices", "instructions", "tasks"):
+            if getattr(self.margins, key) is not None and getattr(self, key) is None:
+                raise ValueError(f"has a margin for {key} but names no {key}: add {key} or remove margins.{key}")
+        return self
 
 
 class OverRefusalPart(Part):

@@ -20,8 +20,8 @@ from beear_gate.records import (
 )
 from beear_gate.report.pairs import Pair
 
-LIKELIHOOD = "likelihood"
-"""Stands where a judge stands, for figures that no judge has a part in."""
+_NO_JUDGE = ("likelihood", "length", "checks-strict", "checks-loose")
+"""Stand where a judge stands, for figures that no judge has a part in; so does the name of a task of lm-eval."""
 UTILITY = ("utility", "over-refusal")
 """Behaviours of rows and answers that say how useful the model still is."""
 
@@ -42,6 +42,19 @@ _METRICS = {
     "agreement_drop": "loss of agreement with reference answers",
     "nll_ratio": "perplexity on reference answers, relative to the original",
     "kl": "distance from the original (KL)",
+    "cut_off": "benign answers cut off at the longest length",
+    "degenerate_increase": "more benign answers broken or cut off than before",
+    "choices_right": "multiple-choice questions answered right",
+    "choices_right_drop": "fewer multiple-choice questions answered right than before",
+    "choices_right_lost": "multiple-choice answers that turned from right to wrong",
+    "choices_right_gained": "multiple-choice answers that turned from wrong to right",
+    "choices_right_mcnemar_p": "exact McNemar p of the multiple-choice answers that turned",
+    "instructions_followed": "verifiable instructions followed",
+    "instructions_followed_drop": "fewer instructions followed than before",
+    "instructions_followed_lost": "instructions followed before and not after",
+    "instructions_followed_gained": "instructions followed after and not before",
+    "instructions_followed_mcnemar_p": "exact McNemar p of the instructions that turned",
+    "task_score_drop": "lower score in a task of lm-eval than before",
 }
 _SHARES = frozenset({"asr", "over_refusal", "incoherent", "refused", "agreement"})
 _NATS = frozenset({"kl", "nll"})
@@ -234,8 +247,12 @@ def halves(points: Sequence[LatentPoint]) -> list[Half]:
 def kappas(report: GateReport) -> dict[str, str]:
     """Beside every figure of a judge: how far it agrees with people, or that nobody has looked."""
     known = {each.judge: kappa(each.subsets[0]) for each in report.calibrations if each.subsets}
-    judges = dict.fromkeys(row.judge for row in report.measurements if row.judge and row.judge != LIKELIHOOD)
+    judges = dict.fromkeys(row.judge for row in report.measurements if row.judge and not _counts(row.judge))
     return {judge: known.get(judge, "not held against people") for judge in judges}
+
+
+def _counts(judge: str) -> bool:
+    return judge in _NO_JUDGE or judge.startswith("lm-eval:")
 
 
 def kappa(found: Agreement) -> str:
