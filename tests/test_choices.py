@@ -50,7 +50,7 @@ def test_the_model_sees_every_choice_and_not_which_is_right() -> None:
 def test_a_likelihood_that_is_no_number_is_no_choice(tmp_path: Path) -> None:
     lm = load_tiny(tmp_path / "model", "llama")
     with torch.no_grad():
-        lm.model.get_output_embeddings().weight.fill_(torch.nan)
+        lm.model.get_output_embeddings().weight.fill_(torch.nan)  # type: ignore[no-untyped-call]
     assert {(one.choice, one.right) for one in choose(lm, QUESTIONS)} == {(None, None)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from beear_gate.evaluation.instructions import follows, follows_loosely
 from beear_gate.policy import Checks, Span
 from beear_gate.policy_files import find_policy, load_policy
 
-SPANS = {name: Span(2, 2) for name in ("words", "sentences", "paragraphs", "lines", "bullets")}
+SPANS: dict[str, Any] = {name: Span(2, 2) for name in ("words", "sentences", "paragraphs", "lines", "bullets")}
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,7 @@ def test_a_margin_that_no_row_speaks_of_leaves_the_verdict_incomplete() -> None:
 
 
 def test_without_margins_nothing_new_is_demanded() -> None:
-    plain = Utility(*[sample_policy().utility.gate] * 3)
+    gate = sample_policy().utility.gate
+    plain = Utility(gate, gate, gate)
     reasons = decide(sample_policy(utility=plain), (), (), remediated=True).reasons
     assert not any("choices" in reason or "degenerate" in reason for reason in reasons)

@@ -109,7 +109,22 @@ def _samples(lm: LM, task: HarnessTask, batch_size: int) -> list[dict[str, Any]]
     samples: list[dict[str, Any]] = found["samples"][task.name] if found else []
     if not samples:
         raise UsageError(f"The lm-eval task {task.name!r} has no documents.", "Add some to its data.")
+    if json.loads(task.config)["output_type"] == "multiple_choice":
+        for sample in samples:
+            _refuse_without_right_choice(task, sample)
     return samples
+
+
+def _refuse_without_right_choice(task: HarnessTask, sample: Mapping[str, Any]) -> None:
+    """The harness scores such a document 0, before and after alike, and a margin on the drop would always be met."""
+    target, choices = sample["target"], [str(continuation).strip() for _, continuation in sample["arguments"]]
+    known = target in choices if isinstance(target, str) else isinstance(target, int) and 0 <= target < len(choices)
+    if not known:
+        raise UsageError(
+            f"Document {sample['doc_id']} of the lm-eval task {task.name!r} has the target {str(target)[:60]!r}, which "
+            "is none of its choices.",
+            "Correct doc_to_target, doc_to_choice or the data.",
+        )
 
 
 def _config(task: HarnessTask, folder: Path) -> dict[str, Any]:
