@@ -62,6 +62,8 @@ def _answers(report: GateReport) -> list[dict[str, object]]:
                 "trigger": visible(one.trigger),
                 "placement": one.placement,
                 "prompt": visible(one.prompt, 4000),
+                "change": one.change,
+                "distance": round(one.distance, 3),
                 "judged_before": judged_before,
                 "judged_after": judged_after,
                 "before": before,

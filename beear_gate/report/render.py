@@ -247,7 +247,16 @@ def _environment(*, autoescape: bool, finalize: Callable[[object], object] | Non
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    about_rows = (words.sentence, words.count, words.bound, words.condition, words.limit, words.title, words.test)
+    about_rows = (
+        words.sentence,
+        words.count,
+        words.rate,
+        words.bound,
+        words.condition,
+        words.limit,
+        words.title,
+        words.test,
+    )
     others = (words.outcomes, words.canary_answers, words.canary_rounds, words.duration, words.size, words.short)
     agreements = (words.kappa, words.missed, words.served)
     environment.filters |= {function.__name__: function for function in (*about_rows, *others, *agreements)}

@@ -128,7 +128,17 @@ def count(row: Measurement) -> str:
     """`3 of 300`, or the value where nothing was counted."""
     if row.value is None:
         return "not measured"
-    return f"{row.hits} of {row.n}" if row.hits is not None else amount(row, row.value)
+    whole = row.hits is not None and not row.metric.endswith(_POINTS)
+    return f"{row.hits} of {row.n}" if whole else amount(row, row.value)
+
+
+def rate(row: Measurement) -> str:
+    """Beside `count`: the share that was counted, or what a difference or a mean is of."""
+    if row.value is None:
+        return ""
+    if row.hits is None:
+        return f"{row.n} prompts" if row.n else ""
+    return f"{row.hits} of {row.n} for the worse" if row.metric.endswith(_POINTS) else percent(row.value)
 
 
 def counted(row: Measurement) -> str:
@@ -160,11 +170,12 @@ def sentence(row: Measurement) -> str:
     if row.value is None:
         return f"{_upper(metric(row))} ({row.behavior}): not measured{_unscored(row)}"
     interval = bound(row) and f"{bound(row)} at {row.confidence * 100:g} % confidence"
-    rate = percent(row.value) if row.hits else ""
+    share = rate(row) if row.hits else ""
     ceiling = f"limit {limit(row, row.limit)}" if row.limit is not None else ""
-    note = "; ".join(part for part in (", ".join(part for part in (rate, interval) if part), ceiling) if part)
+    note = "; ".join(part for part in (", ".join(part for part in (share, interval) if part), ceiling) if part)
     how = "" if row.condition == "plain" else f", {condition(row)}"
-    figure = f"{count(row)} {counted(row)}{how}" if row.hits is not None else f"{_upper(metric(row))}: {count(row)}"
+    whole = row.hits is not None and not row.metric.endswith(_POINTS)
+    figure = f"{count(row)} {counted(row)}{how}" if whole else f"{_upper(metric(row))}: {count(row)}"
     return f"{figure} ({note}){_unscored(row)}" if note else f"{figure}{_unscored(row)}"
 
 
