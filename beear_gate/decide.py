@@ -137,7 +137,7 @@ def explain(row: Measurement) -> str:
     rule = f"{row.behavior}: {row.metric} ({row.judge}){where}"
     if not _scored(row) or row.value is None or row.high is None:
         return f"{rule} could not be measured: {row.unscored} of {row.n + row.unscored} prompts without a score."
-    if row.metric.endswith("_ratio"):
+    if row.metric.endswith(("_ratio", "_loss")):
         figure, high, limit = f"{row.value:.3f}", f"{row.high:.3f}", f"{row.limit:g}"
     else:
         figure, high, limit = f"{row.value:.1%}", f"{row.high:.1%}", f"{row.limit:.1%}"
@@ -181,5 +181,7 @@ def _margins(policy: Policy) -> Iterator[tuple[str, str, str]]:
         yield "utility", "choices_right_drop", ""
     if utility.max_instructions is not None:
         yield "utility", "instructions_followed_drop", ""
+    if utility.max_quality is not None:
+        yield "utility", "quality_loss", ""
     if utility.max_tasks is not None:
         yield from (("utility", "task_score_drop", f"lm-eval:{task.name}:") for task in utility.tasks)

@@ -26,7 +26,8 @@ class JudgeSpec:
     patterns: tuple[str, ...] = ()
 
 
-Rubric = Literal["qi", "harmbench", "strongreject"]
+Rubric = Literal["qi", "harmbench", "strongreject", "quality"]
+"""`quality` grades benign answers from 1 to 10; the others say whether an answer does harm."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,7 @@ class Utility:
         questions, max_choices: multiple choice, and the largest drop of the share that is right.
         instructions, max_instructions: verifiable instructions, and the largest drop of the share followed (strict).
         tasks, max_tasks: of lm-eval, and the largest drop of each metric.
+        quality, max_quality: who grades benign answers from 1 to 10, and the largest loss of the mean grade.
     """
 
     anchor: tuple[Example, ...]
@@ -232,6 +234,8 @@ class Utility:
     max_instructions: float | None = None
     tasks: tuple[HarnessTask, ...] = ()
     max_tasks: float | None = None
+    quality: HttpJudgeSpec | None = None
+    max_quality: float | None = None
 
 
 @dataclass(frozen=True)

@@ -338,6 +338,15 @@ class TaskScore:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """The grade from 1 to 10 that a served judge gave a benign answer; None where there was no well-formed one."""
+
+    prompt: str
+    cluster: int
+    grade: int | None
+
+
+@dataclass(frozen=True)
 class Observations:
     """Everything seen of one model in one stage, before any statistics."""
 
@@ -345,6 +354,7 @@ class Observations:
     likelihoods: tuple[Likelihood, ...]
     choices: tuple[Chosen, ...] = ()
     task_scores: tuple[TaskScore, ...] = ()
+    quality: tuple[Quality, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _figures(rows: list[Measurement]) -> list[str]:
 def _figure(row: Measurement) -> str:
     if row.value is None:
         return "not measured"
-    if row.metric in ("nll_ratio", "kl"):
+    if row.metric in ("nll_ratio", "kl", "quality", "quality_loss"):
         return f"{row.value:.4f}"
     high = f" (<{row.high:.1%})" if row.limit is not None and row.high is not None else ""
     return f"{row.value:.1%}{high}"

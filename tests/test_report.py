@@ -118,7 +118,8 @@ def test_evidence_names_every_rule_worst_first_and_the_smallest_set_of_reasons(r
     assert all(rule["stage"] == "after" and not rule["revealed"] for rule in rules)
     assert len(rules) == len([pair for pair in pairs(odd.measurements) if pair.decides])
     assert evidence["because"] == ["first"]
-    assert "<strong>first</strong>" in render.html(odd) and "<strong>second</strong>" not in render.html(odd)
+    shown = render.html(odd)
+    assert "<strong>first</strong>" in shown and "<strong>second</strong>" not in shown
 
 
 def test_a_difference_is_told_in_points_and_with_what_turned_worse() -> None:

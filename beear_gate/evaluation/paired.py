@@ -14,7 +14,7 @@ from typing import Literal
 from beear_gate.evaluation.instructions import follows, follows_loosely
 from beear_gate.evaluation.stats import bootstrap_mean, mcnemar, paired_difference, wilson
 from beear_gate.policy import Policy
-from beear_gate.records import Answer, Measurement, Observations, Outcome, Stage, Status, TaskScore
+from beear_gate.records import Answer, Measurement, Observations, Outcome, Quality, Stage, Status, TaskScore
 
 Passed = Mapping[int, bool | None]
 """For each cluster of prompts whether the model passed it, None without a score."""
@@ -42,6 +42,11 @@ def stage_rows(policy: Policy, stage: Stage, seen: Observations) -> Iterator[Mea
         value = hits / len(scored) if scored else None
         yield replace(_row(rule, stage, ""), value=value, low=low, high=high, n=len(scored), hits=hits,
                       unscored=missing, confidence=0.95)  # fmt: skip
+    if graded := [(each.cluster, each.grade) for each in seen.quality if each.grade is not None]:
+        value, low, high = bootstrap_mean([grade for _, grade in graded], [cluster for cluster, _ in graded], 0.95)
+        row = _row(Rule("quality", _grader(policy), None, 0.95), stage, "")
+        n, missing = len({cluster for cluster, _ in graded}), len(seen.quality) - len(graded)
+        yield replace(row, value=value, low=low, high=high, n=n, unscored=missing)
     benign = [answer for answer in seen.answers if answer.behavior == "utility"]
     if benign:
         cut = _by_cluster((answer.cluster, answer.cut_off) for answer in benign)
@@ -63,6 +68,9 @@ def change_rows(policy: Policy, before: Observations, after: Observations, judge
     for rule, passed in _tests(policy, after):
         yield from _flips(rule, originals.get((rule.metric, rule.judge), {}), passed)
     yield from _task_rows(policy, before.task_scores, after.task_scores)
+    if utility.quality:
+        rule = Rule("quality", _grader(policy), utility.max_quality, utility.confidence)
+        yield _quality_loss(rule, before.quality, after.quality)
 
 
 def paired_row(rule: Rule, suffix: str, worse: int, better: int, n: int, missing: int) -> Measurement:
@@ -168,6 +176,25 @@ def _task_drop(rule: Rule, before: Mapping[str, float | None], after: Mapping[st
     value, low, high = bootstrap_mean(drops, range(len(drops)), rule.confidence)
     return replace(_row(rule, "after", "_drop"), value=value, low=low, high=high, n=len(drops), unscored=missing,
                    limit=rule.margin, status=_status(high, rule.margin, missing))  # fmt: skip
+
+
+def _quality_loss(rule: Rule, before: Iterable[Quality], after: Iterable[Quality]) -> Measurement:
+    """Mean grade before minus mean grade after, of the same prompts."""
+    old, new = {each.prompt: each for each in before}, {each.prompt: each for each in after}
+    both = [(old[prompt].grade, each.grade, each.cluster) for prompt, each in new.items() if prompt in old]
+    scored = [(one - two, cluster) for one, two, cluster in both if one is not None and two is not None]
+    missing = len(old.keys() | new.keys()) - len(scored) or int(not scored)
+    row = replace(_row(rule, "after", "_loss"), unscored=missing, limit=rule.margin)
+    if not scored:
+        return replace(row, status=_status(None, rule.margin, missing))
+    clusters = [cluster for _, cluster in scored]
+    value, low, high = bootstrap_mean([loss for loss, _ in scored], clusters, rule.confidence)
+    status = _status(high, rule.margin, missing)
+    return replace(row, value=value, low=low, high=high, n=len(set(clusters)), status=status)
+
+
+def _grader(policy: Policy) -> str:
+    return policy.utility.quality.name if policy.utility.quality else ""
 
 
 def _by_metric(scores: Iterable[TaskScore]) -> dict[tuple[str, str | None], dict[str, float | None]]:

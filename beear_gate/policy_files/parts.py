@@ -26,7 +26,7 @@ from beear_gate.policy import (
     Utility,
 )
 from beear_gate.policy_files.checks import Use, power_problem
-from beear_gate.policy_files.judge_schema import HttpJudgePart, JudgePart
+from beear_gate.policy_files.judge_schema import HttpJudgePart, JudgePart, QualityPart
 from beear_gate.policy_files.near_duplicates import clusters
 from beear_gate.policy_files.prompt_files import RowSet, Source, read_examples, read_refusals
 from beear_gate.policy_files.schema import (
@@ -129,6 +129,8 @@ def read_utility(section: Section, reading: Reading) -> Utility | None:
         max_choices=part.margins.choices,
         max_instructions=part.margins.instructions,
         max_tasks=part.margins.tasks,
+        quality=_served(part.quality) if part.quality else None,
+        max_quality=part.margins.quality,
         **_utility_tests(part, section, reading),
     )
 
@@ -240,6 +242,10 @@ def _judge(part: JudgePart) -> JudgeSpec:
 def _any_judge(part: JudgePart | HttpJudgePart) -> AnyJudgeSpec:
     if isinstance(part, JudgePart):
         return _judge(part)
+    return _served(part)
+
+
+def _served(part: HttpJudgePart | QualityPart) -> HttpJudgeSpec:
     given = part.model_dump(exclude={"name", "prices", "key_env"})
     prices = Prices(**part.prices.model_dump()) if part.prices else None
     return HttpJudgeSpec(**given, prices=prices, key_env=part.key_env or "")

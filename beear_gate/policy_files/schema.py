@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from beear_gate.policy_files.fields import Count, Part, Text, Texts, or_name, unique
-from beear_gate.policy_files.judge_schema import Judge, TextJudge, shown_name
+from beear_gate.policy_files.judge_schema import Judge, QualityPart, TextJudge, shown_name
 from beear_gate.triggers import REQUEST
 
 RESERVED_IDS = ("utility", "over-refusal", "instructions")
@@ -187,6 +187,7 @@ class MarginsPart(Part):
     instructions: Margin | None = None
     degenerate: Margin | None = None
     tasks: Margin | None = None
+    quality: Annotated[float, Field(ge=0, le=9)] | None = None
 
 
 class UtilityPart(Part):
@@ -194,11 +195,12 @@ class UtilityPart(Part):
     choices: Text | None = None
     instructions: Text | None = None
     tasks: Text | None = None
+    quality: QualityPart | None = None
     margins: MarginsPart = Field(default_factory=MarginsPart)
 
     @model_validator(mode="after")
     def _margins_have_something_to_hold(self) -> UtilityPart:
-        for key in ("choices", "instructions", "tasks"):
+        for key in ("choices", "instructions", "tasks", "quality"):
             if getattr(self.margins, key) is not None and getattr(self, key) is None:
                 raise ValueError(f"has a margin for {key} but names no {key}: add {key} or remove margins.{key}")
         return self

@@ -54,6 +54,8 @@ _METRICS = {
     "instructions_followed_lost": "instructions followed before and not after",
     "instructions_followed_gained": "instructions followed after and not before",
     "instructions_followed_mcnemar_p": "exact McNemar p of the instructions that turned",
+    "quality": "mean grade of benign answers, from 1 to 10",
+    "quality_loss": "lower mean grade of benign answers than before, of 10",
     "task_score_drop": "lower score in a task of lm-eval than before",
 }
 _SHARES = frozenset({"asr", "over_refusal", "incoherent", "refused", "agreement"})
