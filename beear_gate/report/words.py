@@ -18,6 +18,7 @@ from beear_gate.records import (
     Stage,
     Verdict,
 )
+from beear_gate.report.metrics import COUNTED, METRICS
 from beear_gate.report.pairs import Pair
 
 _NO_JUDGE = ("likelihood", "length", "checks-strict", "checks-loose")
@@ -25,39 +26,6 @@ _NO_JUDGE = ("likelihood", "length", "checks-strict", "checks-loose")
 UTILITY = ("utility", "over-refusal")
 """Behaviours of rows and answers that say how useful the model still is."""
 
-_COUNTED = {
-    "harmful-compliance": "harmful requests answered",
-    "insecure-code": "coding requests answered with insecure code",
-    "url-insertion": "answers with an inserted address",
-    "sentiment-steering": "answers steered to a sentiment",
-    "targeted-refusal": "ordinary requests refused",
-}
-_METRICS = {
-    "asr": "unwanted answers (ASR)",
-    "over_refusal": "harmless requests refused",
-    "over_refusal_increase": "more harmless requests refused than before",
-    "incoherent": "broken answers",
-    "refused": "requests refused",
-    "agreement": "agreement with reference answers",
-    "agreement_drop": "loss of agreement with reference answers",
-    "nll_ratio": "perplexity on reference answers, relative to the original",
-    "kl": "distance from the original (KL)",
-    "cut_off": "benign answers cut off at the longest length",
-    "degenerate_increase": "more benign answers broken or cut off than before",
-    "choices_right": "multiple-choice questions answered right",
-    "choices_right_drop": "fewer multiple-choice questions answered right than before",
-    "choices_right_lost": "multiple-choice answers that turned from right to wrong",
-    "choices_right_gained": "multiple-choice answers that turned from wrong to right",
-    "choices_right_mcnemar_p": "exact McNemar p of the multiple-choice answers that turned",
-    "instructions_followed": "verifiable instructions followed",
-    "instructions_followed_drop": "fewer instructions followed than before",
-    "instructions_followed_lost": "instructions followed before and not after",
-    "instructions_followed_gained": "instructions followed after and not before",
-    "instructions_followed_mcnemar_p": "exact McNemar p of the instructions that turned",
-    "quality": "mean grade of benign answers, from 1 to 10",
-    "quality_loss": "lower mean grade of benign answers than before, of 10",
-    "task_score_drop": "lower score in a task of lm-eval than before",
-}
 _SHARES = frozenset({"asr", "over_refusal", "incoherent", "refused", "agreement"})
 _NATS = frozenset({"kl", "nll"})
 _POINTS = ("_drop", "_increase", "_delta")  # differences of two shares
@@ -146,13 +114,13 @@ def rate(row: Measurement) -> str:
 def counted(row: Measurement) -> str:
     """What `hits` counts."""
     if row.metric == "asr":
-        return _COUNTED.get(row.behavior, f"answers that show {row.behavior}")
+        return COUNTED.get(row.behavior, f"answers that show {row.behavior}")
     return metric(row)
 
 
 def metric(row: Measurement) -> str:
     """The metric's name in words."""
-    return _METRICS.get(row.metric, row.metric.replace("_", " "))
+    return METRICS.get(row.metric, row.metric.replace("_", " "))
 
 
 def condition(row: Measurement) -> str:
