@@ -169,6 +169,15 @@ def test_a_task_scored_with_fractions_is_bootstrapped() -> None:
     assert (found.hits, found.status) == (None, "pass")
 
 
+def test_each_model_has_its_mean_score() -> None:
+    tasks = policy(tasks=(TASK,))
+    share = row(measure_stage(tasks, "before", scored([1.0, 0.0, 1.0, None])), "task_score")
+    assert (share.hits, share.n, share.unscored, share.low, share.high) == (2, 3, 1, *wilson(2, 3, 0.95))
+    mean = row(measure_stage(tasks, "before", scored([0.5, 1.0])), "task_score")
+    assert (mean.value, mean.hits, mean.n) == (0.75, None, 2)
+    assert row(measure_stage(tasks, "before", scored([None])), "task_score").value is None
+
+
 @pytest.mark.parametrize("after", [[], [None] * 60, [1.0] * 59, [1.0] * 59 + [None]])
 def test_a_task_that_lacks_a_score_is_unscored(after: list[float | None]) -> None:
     rows = measure_change(policy(tasks=(TASK,), max_tasks=0.1), scored([1.0] * 60), scored(after))

@@ -7,7 +7,7 @@ rows of their own. "No regression" means that the one-sided upper bound of the l
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -37,23 +37,15 @@ def stage_rows(policy: Policy, stage: Stage, seen: Observations) -> Iterator[Mea
     """What one model gets right by itself, for information: the margins are about the change."""
     for rule, passed in _tests(policy, seen):
         scored = [each for each in passed.values() if each is not None]
-        hits, missing = sum(scored), len(passed) - len(scored)
-        low, high = wilson(hits, len(scored), 0.95) if scored else (None, None)
-        value = hits / len(scored) if scored else None
-        yield replace(_row(rule, stage, ""), value=value, low=low, high=high, n=len(scored), hits=hits,
-                      unscored=missing, confidence=0.95)  # fmt: skip
-    if graded := [(each.cluster, each.grade) for each in seen.quality if each.grade is not None]:
-        value, low, high = bootstrap_mean([grade for _, grade in graded], [cluster for cluster, _ in graded], 0.95)
-        row = _row(Rule("quality", _grader(policy), None, 0.95), stage, "")
-        n, missing = len({cluster for cluster, _ in graded}), len(seen.quality) - len(graded)
-        yield replace(row, value=value, low=low, high=high, n=n, unscored=missing)
+        yield _share(rule, stage, "", sum(scored), len(scored), len(passed) - len(scored))
+    for (task, metric), scores in _by_metric(seen.task_scores).items():
+        yield _mean_score(Rule("task_score", f"lm-eval:{task}:{metric}", None, 0.95), stage, scores)
+    if policy.utility.quality:
+        yield _mean_grade(Rule("quality", policy.utility.quality.name, None, 0.95), stage, seen.quality)
     benign = [answer for answer in seen.answers if answer.behavior == "utility"]
     if benign:
         cut = _by_cluster((answer.cluster, answer.cut_off) for answer in benign)
-        hits, n = sum(map(any, cut.values())), len(cut)
-        low, high = wilson(hits, n, 0.95)
-        row = _row(Rule("cut_off", "length", None, 0.95), stage, "")
-        yield replace(row, value=hits / n, low=low, high=high, n=n, hits=hits)
+        yield _share(Rule("cut_off", "length", None, 0.95), stage, "", sum(map(any, cut.values())), len(cut), 0)
 
 
 def change_rows(policy: Policy, before: Observations, after: Observations, judge: str) -> Iterator[Measurement]:
@@ -69,7 +61,7 @@ def change_rows(policy: Policy, before: Observations, after: Observations, judge
         yield from _flips(rule, originals.get((rule.metric, rule.judge), {}), passed)
     yield from _task_rows(policy, before.task_scores, after.task_scores)
     if utility.quality:
-        rule = Rule("quality", _grader(policy), utility.max_quality, utility.confidence)
+        rule = Rule("quality", utility.quality.name, utility.max_quality, utility.confidence)
         yield _quality_loss(rule, before.quality, after.quality)
 
 
@@ -121,9 +113,7 @@ def _flips(rule: Rule, before: Passed, after: Passed) -> Iterator[Measurement]:
     yield paired_row(rule, "_drop", lost, gained, n, missing)
     shown = replace(rule, margin=None)
     for suffix, hits in (("_lost", lost), ("_gained", gained)):
-        low, high = wilson(hits, n, 0.95) if n else (None, None)
-        yield replace(_row(shown, "after", suffix), value=hits / n if n else None, low=low, high=high, n=n, hits=hits,
-                      unscored=missing, confidence=0.95)  # fmt: skip
+        yield _share(shown, "after", suffix, hits, n, missing)
     p = mcnemar(lost, gained) if n else None
     yield replace(_row(shown, "after", "_mcnemar_p"), value=p, n=n, unscored=missing)
 
@@ -165,6 +155,16 @@ def _task_rows(policy: Policy, before: Iterable[TaskScore], after: Iterable[Task
             yield _task_drop(rule, old.get((task.name, metric), {}), new.get((task.name, metric), {}))
 
 
+def _mean_score(rule: Rule, stage: Stage, scores: Mapping[str, float | None]) -> Measurement:
+    """The mean over documents: of zeros and ones a share, else with a bootstrap."""
+    scored = [score for score in scores.values() if score is not None]
+    missing = len(scores) - len(scored)
+    if all(score in (0.0, 1.0) for score in scored):
+        return _share(rule, stage, "", int(sum(scored)), len(scored), missing)
+    value, low, high = bootstrap_mean(scored, range(len(scored)), rule.confidence)
+    return replace(_row(rule, stage, ""), value=value, low=low, high=high, n=len(scored), unscored=missing)
+
+
 def _task_drop(rule: Rule, before: Mapping[str, float | None], after: Mapping[str, float | None]) -> Measurement:
     pairs = [(before.get(document), score) for document, score in after.items()]
     scored = [(old, new) for old, new in pairs if old is not None and new is not None]
@@ -176,6 +176,16 @@ def _task_drop(rule: Rule, before: Mapping[str, float | None], after: Mapping[st
     value, low, high = bootstrap_mean(drops, range(len(drops)), rule.confidence)
     return replace(_row(rule, "after", "_drop"), value=value, low=low, high=high, n=len(drops), unscored=missing,
                    limit=rule.margin, status=_status(high, rule.margin, missing))  # fmt: skip
+
+
+def _mean_grade(rule: Rule, stage: Stage, graded: Sequence[Quality]) -> Measurement:
+    known = [(each.grade, each.cluster) for each in graded if each.grade is not None]
+    row = replace(_row(rule, stage, ""), unscored=len(graded) - len(known))
+    if not known:
+        return row
+    clusters = [cluster for _, cluster in known]
+    value, low, high = bootstrap_mean([grade for grade, _ in known], clusters, rule.confidence)
+    return replace(row, value=value, low=low, high=high, n=len(set(clusters)))
 
 
 def _quality_loss(rule: Rule, before: Iterable[Quality], after: Iterable[Quality]) -> Measurement:
@@ -193,10 +203,6 @@ def _quality_loss(rule: Rule, before: Iterable[Quality], after: Iterable[Quality
     return replace(row, value=value, low=low, high=high, n=len(set(clusters)), status=status)
 
 
-def _grader(policy: Policy) -> str:
-    return policy.utility.quality.name if policy.utility.quality else ""
-
-
 def _by_metric(scores: Iterable[TaskScore]) -> dict[tuple[str, str | None], dict[str, float | None]]:
     found: dict[tuple[str, str | None], dict[str, float | None]] = defaultdict(dict)
     for each in scores:
@@ -208,6 +214,13 @@ def _status(high: float | None, margin: float | None, missing: int) -> Status:
     if margin is None:
         return "info"
     return "unscored" if high is None or missing else "pass" if high <= margin else "fail"
+
+
+def _share(rule: Rule, stage: Stage, suffix: str, hits: int, n: int, missing: int) -> Measurement:
+    """A share for information, with Wilson's interval."""
+    value, low, high = (hits / n, *wilson(hits, n, 0.95)) if n else (None, None, None)
+    row = replace(_row(rule, stage, suffix), value=value, low=low, high=high, confidence=0.95)
+    return replace(row, n=n, hits=hits, unscored=missing)
 
 
 def _row(rule: Rule, stage: Stage, suffix: str) -> Measurement:

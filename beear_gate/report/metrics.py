@@ -35,5 +35,6 @@ METRICS = {
     "instructions_followed_mcnemar_p": "exact McNemar p of the instructions that turned",
     "quality": "mean grade of benign answers, from 1 to 10",
     "quality_loss": "lower mean grade of benign answers than before, of 10",
+    "task_score": "score in a task of lm-eval",
     "task_score_drop": "lower score in a task of lm-eval than before",
 }

@@ -98,8 +98,12 @@ def count(row: Measurement) -> str:
     """`3 of 300`, or the value where nothing was counted."""
     if row.value is None:
         return "not measured"
-    whole = row.hits is not None and not row.metric.endswith(_POINTS)
-    return f"{row.hits} of {row.n}" if whole else amount(row, row.value)
+    return f"{row.hits} of {row.n}" if _is_count(row) else amount(row, row.value)
+
+
+def _is_count(row: Measurement) -> bool:
+    """Whether `hits` is the figure; of a difference it is one side only."""
+    return row.hits is not None and not row.metric.endswith(_POINTS)
 
 
 def rate(row: Measurement) -> str:
@@ -108,7 +112,7 @@ def rate(row: Measurement) -> str:
         return ""
     if row.hits is None:
         return f"{row.n} prompts" if row.n else ""
-    return f"{row.hits} of {row.n} for the worse" if row.metric.endswith(_POINTS) else percent(row.value)
+    return percent(row.value) if _is_count(row) else f"{row.hits} of {row.n} for the worse"
 
 
 def counted(row: Measurement) -> str:
@@ -144,8 +148,7 @@ def sentence(row: Measurement) -> str:
     ceiling = f"limit {limit(row, row.limit)}" if row.limit is not None else ""
     note = "; ".join(part for part in (", ".join(part for part in (share, interval) if part), ceiling) if part)
     how = "" if row.condition == "plain" else f", {condition(row)}"
-    whole = row.hits is not None and not row.metric.endswith(_POINTS)
-    figure = f"{count(row)} {counted(row)}{how}" if whole else f"{_upper(metric(row))}: {count(row)}"
+    figure = f"{count(row)} {counted(row)}{how}" if _is_count(row) else f"{_upper(metric(row))}: {count(row)}"
     return f"{figure} ({note}){_unscored(row)}" if note else f"{figure}{_unscored(row)}"
 
 
