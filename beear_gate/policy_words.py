@@ -186,6 +186,8 @@ def margin_power(n: int, margin: float, confidence: float) -> str:
     """What n prompts that count can show of a margin, if answers change as often as one expects."""
     if margin <= 0:
         return "A margin of 0 can be shown by no number of prompts, unless the model gets better."
+    if margin >= 1:
+        return "A margin of 100 in 100 is met by any model."
     needed = [needed_pairs(margin, confidence, share) for share in DISCORDANCES]
     plan = ", ".join(
         f"{count} if {_percent(share)} of the answers change" for count, share in zip(needed, DISCORDANCES, strict=True)
