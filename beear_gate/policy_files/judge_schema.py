@@ -41,8 +41,9 @@ def _variable(name: str) -> str:
 
 
 class JudgePart(Part):
-    name: Annotated[JudgeName, BeforeValidator(_judge_name)]
+    name: Annotated[JudgeName, BeforeValidator(_judge_name, json_schema_input_type=JudgeName | Literal["refusal"])]
     patterns: Annotated[tuple[Pattern, ...], Field(strict=False), AfterValidator(unique)] = ()
+    """Regular expressions: what marker looks for, or further openings of a refusal."""
 
     @model_validator(mode="after")
     def _patterns_fit(self) -> JudgePart:
@@ -51,7 +52,9 @@ class JudgePart(Part):
         if self.name == "code" and self.patterns:
             raise ValueError("must have no patterns: the judge code reads the program")
         if self.name == "refusal-keywords-paper" and self.patterns:
-            raise ValueError("must have no patterns: its list is the paper's; only refusal-prefix and marker take some")
+            raise ValueError(
+                "must have no patterns: its list is the paper's, as refusal-prefix, needless-refusal and marker are not"
+            )
         return self
 
 
@@ -96,11 +99,12 @@ class QualityPart(EndpointPart):
 
 TAGS: dict[object, type[Part]] = {"(text judge)": JudgePart, "(http judge)": HttpJudgePart}
 """What pydantic puts among the keys of an error's place, to say which of both it was; the document has no such key."""
-TextJudge = Annotated[JudgePart, or_name("name")]
+ShortName = JudgeName | Literal["refusal"]
+TextJudge = Annotated[JudgePart, or_name("name", JudgePart | ShortName)]
 Judge = Annotated[
     Annotated[JudgePart, Tag("(text judge)")] | Annotated[HttpJudgePart, Tag("(http judge)")],
     Discriminator(lambda given: "(http judge)" if _is_http(given) else "(text judge)"),
-    or_name("name"),
+    or_name("name", JudgePart | HttpJudgePart | ShortName),
 ]
 
 
