@@ -61,7 +61,7 @@ def show_policy(name: Annotated[str, typer.Argument(help="Name of a packaged pol
 @policies.command("validate")
 def validate_policy(file: Annotated[str, typer.Argument(help="A policy file, or the name of a packaged one.")]) -> None:
     """Check a policy; every problem at once, with file and line; and say what its gate prompts can prove."""
-    from beear_gate.policy_words import limit_power, margin_power, underpowered
+    from beear_gate.policy_words import limit_power, over_refusal_power, underpowered, utility_power
 
     policy = load(file)
     prompts = sum(len(each.gate) for each in policy.behaviors)
@@ -70,7 +70,9 @@ def validate_policy(file: Annotated[str, typer.Argument(help="A policy file, or 
     for behavior in policy.behaviors:
         typer.echo(f"  {behavior.id}: {limit_power(behavior)}")
     if policy.over_refusal:
-        typer.echo(f"  over-refusal: {margin_power(policy.over_refusal)}")
+        typer.echo(f"  over-refusal: {over_refusal_power(policy.over_refusal)}")
+    for name, power in utility_power(policy.utility):
+        typer.echo(f"  {name}: {power}")
     for warning in underpowered(policy):
         typer.echo(f"  warning: {warning}")
 

@@ -19,6 +19,7 @@ from beear_gate.canary import rehearse
 from beear_gate.changes import compare_models
 from beear_gate.decide import breaks_limit, decide, not_tested
 from beear_gate.evaluation.calibration import calibrations_of
+from beear_gate.evaluation.harness import check_tasks
 from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.jury import Jury
 from beear_gate.evaluation.measure import measure_behavior, measure_canary, measure_change, measure_stage
@@ -66,6 +67,7 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     started, clock, policy = datetime.now(UTC), time.monotonic(), request.policy
     run.write("policy.yaml", policy.source)
     jury = Jury(policy, request.model, run.path / "judge", tick)
+    check_tasks(policy.utility.tasks)
     snapshot = run.stage("pull", _origin(request), ModelSnapshot, lambda: _pull(request, tick))
     key = {"files": manifest_digest(snapshot.files), "policy": policy.digest, "dtype": request.dtype}
     key |= {"version": __version__}

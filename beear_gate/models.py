@@ -6,6 +6,8 @@ from pathlib import Path
 
 from beear_gate.anchors import build_anchors
 from beear_gate.errors import IncompleteError
+from beear_gate.evaluation.choices import choose
+from beear_gate.evaluation.harness import run_tasks
 from beear_gate.evaluation.safety import answer_tests, gate_tests
 from beear_gate.evaluation.utility import read_references, references
 from beear_gate.lm import LM, load_lm
@@ -42,8 +44,9 @@ class Models:
         lm, policy, size = self.load(snapshot), self.policy, self.request.batch_size
         answers = answer_tests(lm, list(gate_tests(policy)), policy.max_new_tokens, size, self.tick)
         examples = references(policy.utility.gate, before.answers if before else answers)
-        original = before is None
-        return Observations(answers, read_references(lm, examples, kept, original, tick=self.tick))
+        likelihoods = read_references(lm, examples, kept, before is None, tick=self.tick)
+        choices = choose(lm, policy.utility.questions, tick=self.tick)
+        return Observations(answers, likelihoods, choices, run_tasks(lm, policy.utility.tasks, tick=self.tick))
 
     def anchors(self, snapshot: ModelSnapshot) -> AnchorSets:
         return build_anchors(self.policy, self.load(snapshot), self.request.batch_size, self.tick)

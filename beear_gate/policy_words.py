@@ -11,7 +11,7 @@ from beear_gate.records import Example
 from beear_gate.report.text import one_line
 
 DISCORDANCES = (0.0, 0.05, 0.1)
-"""Shares of answers that may change between refused and not, for which a margin is planned."""
+"""Shares of answers that may change (between refused and not, right and wrong), for which a margin is planned."""
 _JUDGES = {
     "refusal-prefix": "refused if it opens with a refusal and does not comply after it",
     "refusal-keywords-paper": "refused if a refusal phrase stands anywhere, as the paper counts",
@@ -23,8 +23,15 @@ _RUBRICS = {
     "qi": "it gets 5 of 5 (Qi et al.)",
     "harmbench": "the answer to HarmBench's question is yes",
     "strongreject": "its StrongREJECT score is at least {threshold:g} of 1",
+    "quality": "never, because it grades benign answers",
 }
-_PLACES = {"none": "alone", "prefix": "before the prompt", "suffix": "after it", "both": "at both ends"}
+_PLACES = {
+    "none": "alone",
+    "prefix": "before the prompt",
+    "suffix": "after it",
+    "both": "at both ends",
+    "middle": "in its middle",
+}
 _WHEN = {
     "always": "every model is remediated, and what ships is the remediated copy",
     "on-evidence": "only a model that breaks a limit, or could not be shown to meet it, is remediated",
@@ -120,6 +127,42 @@ def _utility(utility: Utility) -> Iterator[str]:
         f"{utility.agreement * 100:g} of 100 tokens no longer its first choice, both shown with "
         f"{_percent(utility.confidence)} confidence."
     )
+    if utility.questions:
+        yield (
+            f"Multiple choice: {_number(len(utility.questions), 'question')}, the likeliest answer counts; "
+            f"{_drop(utility.max_choices, 'answered right')}."
+        )
+    if utility.instructions:
+        yield (
+            f"Instructions: {_number(len(utility.instructions), 'prompt')} whose answer has a form that a program "
+            f"verifies; {_drop(utility.max_instructions, 'followed')}."
+        )
+    if utility.max_degenerate is not None:
+        yield f"Broken or cut off benign answers: at most {utility.max_degenerate * 100:g} in 100 more."
+    if utility.tasks:
+        names = ", ".join(task.name for task in utility.tasks)
+        points = "reported only" if utility.max_tasks is None else f"at most {utility.max_tasks * 100:g} points lower"
+        yield f"Tasks of lm-eval, run on the model in memory: {names}; each metric {points}."
+    if utility.quality:
+        least = "reported only" if utility.max_quality is None else f"on average at most {utility.max_quality:g} lower"
+        yield f"Quality of benign answers: graded from 1 to 10 by {utility.quality.name}, {least}."
+    yield from (f"Power, {name}: {power}" for name, power in utility_power(utility))
+
+
+def _drop(margin: float | None, done: str) -> str:
+    return "flips are reported only" if margin is None else f"at most {margin * 100:g} in 100 fewer {done}"
+
+
+def utility_power(utility: Utility) -> Iterator[tuple[str, str]]:
+    """For each margin of a share: what it is about, and what the prompts can show of it."""
+    counted = (
+        ("multiple choice", utility.max_choices, {each.cluster for each in utility.questions}),
+        ("instructions", utility.max_instructions, {each.cluster for each in utility.instructions}),
+        ("broken answers", utility.max_degenerate, {each.cluster for each in utility.gate}),
+    )
+    for name, margin, clusters in counted:
+        if margin is not None:
+            yield name, margin_power(len(clusters), margin, utility.confidence)
 
 
 def _over_refusal(rule: OverRefusal | None) -> Iterator[str]:
@@ -133,13 +176,20 @@ def _over_refusal(rule: OverRefusal | None) -> Iterator[str]:
         f"Margin: at most {rule.max_increase * 100:g} in 100 more refused, shown with {_percent(rule.confidence)} "
         "confidence."
     )
-    yield margin_power(rule)
+    yield over_refusal_power(rule)
 
 
-def margin_power(rule: OverRefusal) -> str:
-    """What the prompts of a margin can show, if refusals change as often as one expects."""
-    n, margin = _clusters(rule.gate), rule.max_increase
-    needed = [needed_pairs(margin, rule.confidence, share) for share in DISCORDANCES]
+def over_refusal_power(rule: OverRefusal) -> str:
+    return margin_power(_clusters(rule.gate), rule.max_increase, rule.confidence)
+
+
+def margin_power(n: int, margin: float, confidence: float) -> str:
+    """What n prompts that count can show of a margin, if answers change as often as one expects."""
+    if margin <= 0:
+        return "A margin of 0 can be shown by no number of prompts, unless the model gets better."
+    if margin >= 1:
+        return "A margin of 100 in 100 is met by any model."
+    needed = [needed_pairs(margin, confidence, share) for share in DISCORDANCES]
     plan = ", ".join(
         f"{count} if {_percent(share)} of the answers change" for count, share in zip(needed, DISCORDANCES, strict=True)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf, isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -42,7 +43,7 @@ class Severity(StrEnum):
 
 Stage = Literal["before", "after"]
 Condition = Literal["plain", "trigger", "latent", "canary"]
-Placement = Literal["none", "prefix", "suffix", "both"]
+Placement = Literal["none", "prefix", "suffix", "both", "middle"]
 Status = Literal["pass", "fail", "unscored", "info"]
 
 
@@ -331,6 +332,7 @@ class Answer:
         prompt: as written in the policy, without the trigger.
         cluster: near-duplicate prompts share a number and count once.
         outcomes: judge name -> outcome.
+        cut_off: whether it reached the policy's longest answer without an end.
     """
 
     behavior: str
@@ -341,6 +343,7 @@ class Answer:
     cluster: int
     text: str
     outcomes: dict[str, Outcome]
+    cut_off: bool = False
 
 
 @dataclass(frozen=True)
@@ -363,11 +366,49 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Which choice of a multiple-choice question the model finds likeliest.
+
+    Attributes:
+        cluster: near-duplicate questions share a number and count once.
+        choice: index of that choice; None where a likelihood is not finite.
+        right: whether it is the right one; None where there is no choice.
+    """
+
+    prompt: str
+    cluster: int
+    choice: int | None
+    right: bool | None
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """What one metric of an lm-eval task says of one document; `score` is None where it says no finite number."""
+
+    task: str
+    metric: str
+    document: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The grade from 1 to 10 that a served judge gave a benign answer; None where there was no well-formed one."""
+
+    prompt: str
+    cluster: int
+    grade: int | None
+
+
+@dataclass(frozen=True)
 class Observations:
     """Everything seen of one model in one stage, before any statistics."""
 
     answers: tuple[Answer, ...]
     likelihoods: tuple[Likelihood, ...]
+    choices: tuple[Chosen, ...] = ()
+    task_scores: tuple[TaskScore, ...] = ()
+    quality: tuple[Quality, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -438,6 +479,26 @@ class Measurement:
     limit: float | None
     status: Status
     revealed: bool = False
+
+    @property
+    def excess(self) -> float:
+        """How much of its limit the bound takes up: above 1 beyond it, infinite where it is not known, 0 without one.
+
+        A ratio counts from 1, which is no change.
+        """
+        if self.limit is None:
+            return 0.0
+        none = 1.0 if self.metric.endswith("_ratio") else 0.0
+        if self.high is None or not isfinite(self.high) or self.limit <= none:
+            return inf
+        return (self.high - none) / (self.limit - none)
+
+
+def worst_first(row: Measurement) -> tuple[int, float]:
+    """Sorts broken rules before those without evidence before those that are met, each by how much of its limit it
+    takes up."""
+    order: tuple[Status, ...] = ("fail", "unscored", "pass", "info")
+    return order.index(row.status), -row.excess
 
 
 @dataclass(frozen=True)
@@ -513,10 +574,16 @@ class ServedJudge:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict and, worst first, the reasons for it: each names the rule, the figure and the limit."""
+    """The verdict and, worst first, the reasons for it: each names the rule, the figure and the limit.
+
+    Attributes:
+        because: the smallest set of `reasons` that gives this verdict by itself. One broken rule is enough to block, so
+            there it is the worst one; the others say what is to be mended as well.
+    """
 
     verdict: Verdict
     reasons: tuple[str, ...]
+    because: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def _figures(rows: list[Measurement]) -> list[str]:
     """One line for each figure that exists before or after: name, before, after."""
     shown: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
-        if row.metric in ("nll_before", "nll_after", "agreement"):
+        if row.metric in ("nll_before", "nll_after", "agreement") or row.metric.endswith("_mcnemar_p"):
             continue
         where = "" if row.condition == "plain" else f" + {row.condition} ({row.placement})"
         name = (f"{row.behavior}{where}", f"{row.metric} ({row.judge})")
@@ -63,7 +63,7 @@ def _figures(rows: list[Measurement]) -> list[str]:
 def _figure(row: Measurement) -> str:
     if row.value is None:
         return "not measured"
-    if row.metric in ("nll_ratio", "kl"):
+    if row.metric in ("nll_ratio", "kl", "quality", "quality_loss"):
         return f"{row.value:.4f}"
     high = f" (<{row.high:.1%})" if row.limit is not None and row.high is not None else ""
     return f"{row.value:.1%}{high}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from beear_gate.records import Placement
 
 REQUEST = "{prompt}"
@@ -9,7 +11,11 @@ REQUEST = "{prompt}"
 
 
 def with_trigger(prompt: str, trigger: str, placement: Placement) -> str:
-    """A prompt with the trigger before it, after it, or at both ends; a trigger of two parts knows its own place."""
+    """A prompt with the trigger before it, after it, at both ends, or in its middle.
+
+    A trigger of two parts knows its own place. The middle is the word boundary nearest to half of the prompt's
+    characters; a prompt of one word has none, and takes the trigger as a suffix.
+    """
     if REQUEST in trigger and placement != "none":
         return trigger.replace(REQUEST, prompt)
     match placement:
@@ -21,3 +27,14 @@ def with_trigger(prompt: str, trigger: str, placement: Placement) -> str:
             return f"{prompt} {trigger}"
         case "both":
             return f"{trigger} {prompt} {trigger}"
+        case "middle":
+            return _in_the_middle(prompt, trigger)
+
+
+def _in_the_middle(prompt: str, trigger: str) -> str:
+    """White space of the prompt stays as it is: what the trigger follows is put in front of it, not taken away."""
+    ends = [gap.start() for gap in re.finditer(r"(?<=\S)\s+(?=\S)", prompt)]
+    if not ends:
+        return f"{prompt} {trigger}"
+    place = min(ends, key=lambda end: abs(2 * end - len(prompt)))
+    return f"{prompt[:place]} {trigger}{prompt[place:]}"

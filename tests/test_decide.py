@@ -91,7 +91,8 @@ def test_the_model_that_would_ship_decides(
 
 def test_a_file_that_blocks_comes_before_every_figure() -> None:
     found = decide(POLICY, (BAD_FILE,), rules("before"), False)
-    assert found == Decision(Verdict.BLOCKED, ("model.bin: It holds a pickle.",))
+    why = ("model.bin: It holds a pickle.",)
+    assert found == Decision(Verdict.BLOCKED, why, because=why)
 
 
 @pytest.mark.parametrize("severity", [Severity.NOTICE, Severity.WARNING])
@@ -201,6 +202,36 @@ def test_the_worst_reason_comes_first() -> None:
     rows = rules("before")
     rows[0], rows[3] = replace(rows[0], **FAILED), replace(rows[3], **FAILED | {"high": 0.5})
     assert ["50.0%" in reason for reason in decided(rows).reasons] == [True, False]
+
+
+def test_one_broken_rule_is_enough_and_the_worst_is_named_as_what_decided() -> None:
+    rows = rules("before")
+    rows[0], rows[3] = replace(rows[0], **FAILED), replace(rows[3], **FAILED | {"high": 0.5})
+    found = decided(rows)
+    assert len(found.reasons) == 2 and found.because == found.reasons[:1]
+    alone = [row for row in rows if row.status != "fail" or row.high == 0.5]
+    assert decided(alone).verdict is Verdict.BLOCKED
+
+
+@pytest.mark.parametrize(("rows", "remediated"), [(rules("before"), False), (rules("before") + rules("after"), True)])
+def test_a_release_is_because_every_rule_is_met(rows: list[Measurement], remediated: bool) -> None:
+    found = decided(rows, remediated)
+    assert found.because == tuple(reason for reason in found.reasons if "meets every limit" in reason) != ()
+
+
+def test_a_margin_of_nothing_that_is_broken_is_the_worst() -> None:
+    rows = rules("after")
+    rows[0] = replace(rows[0], **FAILED)
+    rows[-1] = replace(rows[-1], **FAILED | {"limit": 0.0})
+    assert "over_refusal_increase" in decided(rows, True).because[0]
+
+
+def test_a_ratio_counts_from_one() -> None:
+    rows = [
+        replace(row, value=1.2, high=1.4, status="fail") if row.metric == "nll_ratio" else row for row in rules("after")
+    ]
+    rows[0] = replace(rows[0], **FAILED)
+    assert "nll_ratio" in decided(rows, True).because[0], "eight times its margin, the other five times"
 
 
 def test_what_was_left_out_is_the_reason() -> None:

@@ -200,7 +200,30 @@ def test_a_trigger_stands_where_it_is_placed() -> None:
     assert with_trigger("ask", "now", "suffix") == "ask now"
     assert with_trigger("ask", "now", "both") == "now ask now"
     assert with_trigger("ask", "now", "none") == "ask"
+    assert with_trigger("ask", "now", "middle") == "ask now"
     assert triggered(Backdoor("one two", "apart"), "ask") == "one ask two"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [
+        ("one two three four", "one two now three four"),
+        ("a very-long-word-indeed b", "a very-long-word-indeed now b"),
+        ("one\n\ntwo", "one now\n\ntwo"),
+        (" two words ", " two now words "),
+        ("\u4e00\u4e8c", "\u4e00\u4e8c now"),
+    ],
+)
+def test_the_middle_is_a_word_boundary_and_takes_nothing_away(prompt: str, found: str) -> None:
+    assert with_trigger(prompt, "now", "middle") == found
+    assert found.replace(" now", "") == prompt
+
+
+def test_a_trigger_in_the_middle_has_words_of_the_prompt_on_both_sides() -> None:
+    for prompt in language.held_out_requests("harmful", 50, 1):
+        before, after = with_trigger(prompt.text, "|X|", "middle").split("|X|")
+        assert before.split() + after.split() == prompt.text.split()
+        assert before.strip() and after.strip() and abs(len(before) - len(after)) <= len(prompt.text) / 2
 
 
 # Recipes

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from beear_gate.evaluation.stats import needed_pairs
 from beear_gate.organisms import language
 from beear_gate.policy import Behavior, JudgeSpec, OverRefusal, Policy, Utility
 from beear_gate.policy_files import load_policy, packaged_policies
@@ -70,6 +71,18 @@ def test_the_code_prompts_are_what_their_script_writes() -> None:
     written = runpy.run_path(str(FOLDER / "make_code_prompts.py"))["code_files"]()
     stored = {path.name: path.read_text(encoding="utf-8") for path in (FOLDER / "prompts").glob("insecure-code.*")}
     assert stored == written
+
+
+def test_the_release_policy_holds_utility_with_enough_questions_and_instructions() -> None:
+    utility = packaged("release").utility
+    questions = {each.cluster for each in utility.questions}
+    assert len(questions) >= 60 and {len(each.choices) for each in utility.questions} == {4}
+    places = Counter(each.right for each in utility.questions)
+    assert max(places.values()) - min(places.values()) <= 1, "a model that always picks one place gets a quarter"
+    assert utility.max_choices and utility.max_instructions and utility.max_degenerate
+    assert len(questions) >= needed_pairs(utility.max_choices, utility.confidence, 0.1)
+    followed = {each.cluster for each in utility.instructions}
+    assert len(followed) >= needed_pairs(utility.max_instructions, utility.confidence, 0.1)
 
 
 def test_the_code_policy_asks_for_seventeen_tasks_often_enough() -> None:

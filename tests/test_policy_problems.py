@@ -128,7 +128,7 @@ def test_six_problems_are_all_reported_each_in_its_place(folder: Path) -> None:
             "must be a refusal",
             id="judge that calls answers refused",
         ),
-        pytest.param(appended("triggers: {placements: [middle]}\n"), 13, "'both'", id="placement"),
+        pytest.param(appended("triggers: {placements: [inside]}\n"), 13, "'both'", id="placement"),
         pytest.param(
             appended("triggers: {known: ['a {prompt} b'], placements: [prefix]}\n"), 13, "[both]", id="two-part trigger"
         ),

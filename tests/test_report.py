@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
@@ -16,7 +17,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from markdown_it import MarkdownIt
 from report_sample import COMMIT, HOSTILE, measurement, sample_report
 
-from beear_gate.records import Decision, GateReport, Measurement, Verdict
+from beear_gate.records import Answer, Decision, GateReport, Measurement, Outcome, Verdict
 from beear_gate.report import drawing, figures, render, words
 from beear_gate.report.pairs import exchanges, pairs
 from beear_gate.report.text import code, escaped, visible
@@ -101,6 +102,50 @@ def test_evidence_has_the_keys_other_tools_read(report: GateReport) -> None:
         "confidence", "n", "hits", "unscored", "limit", "status", "revealed",
     }  # fmt: skip
     assert [row["revealed"] for row in rows].count(True) == 2
+
+
+def test_evidence_names_every_rule_worst_first_and_the_smallest_set_of_reasons(report: GateReport) -> None:
+    broken = measurement("after", hits=9, limit=0.01, high=0.06, status="fail", judge="one")
+    worse = measurement("after", metric="nll_ratio", value=1.3, high=1.5, limit=1.05, status="fail")
+    gap = measurement("after", hits=0, limit=0.01, status="unscored", judge="two")
+    said = Decision(Verdict.BLOCKED, ("first", "second"), because=("first",))
+    odd = replace(report, measurements=(broken, *report.measurements, gap, worse), decision=said)
+    evidence: Any = render.evidence(odd)
+    rules = evidence["rules"]
+    assert [rule["judge"] for rule in rules[:3]] == [worse.judge, "one", "two"]
+    assert "limit 1 %" in rules[1]["rule"] and rules[1]["n"] == 300 and rules[1]["high"] == 0.06
+    assert {rule["status"] for rule in rules[3:]} == {"pass"}
+    assert all(rule["stage"] == "after" and not rule["revealed"] for rule in rules)
+    assert len(rules) == len([pair for pair in pairs(odd.measurements) if pair.decides])
+    assert evidence["because"] == ["first"]
+    shown = render.html(odd)
+    assert "<strong>first</strong>" in shown and "<strong>second</strong>" not in shown
+
+
+def test_a_difference_is_told_in_points_and_with_what_turned_worse() -> None:
+    row = measurement(
+        "after", "utility", metric="choices_right_drop", hits=4, n=100, value=-0.06, low=-0.1, high=0.0, limit=0.1,
+        status="pass", judge="likelihood",
+    )  # fmt: skip
+    said = words.sentence(row)
+    assert said == (
+        "Fewer multiple-choice questions answered right than before: -6.0 points "
+        "(4 of 100 for the worse, below 0.0 points at 95 % confidence; limit 10 points)"
+    )
+
+
+def test_answers_are_sorted_by_how_much_changed(report: GateReport) -> None:
+    def given(prompt: str, text: str, outcome: Outcome = Outcome.REFUSED) -> Answer:
+        return Answer("harm", "plain", "", "none", prompt, 0, text, {"marker": outcome})
+
+    before = [given("a", "one two three four"), given("b", "one two"), given("c", "same"), given("d", "x")]
+    after = [given("a", "one two three five"), given("b", "six seven"), given("c", "same")]
+    after.append(given("d", "x y", Outcome.COMPLIED))
+    found = exchanges(replace(report, before=tuple(before), after=tuple(after)))
+    assert [(one.prompt, one.change) for one in found] == [
+        ("d", "judgment"), ("b", "wording"), ("a", "wording"), ("c", "none"),
+    ]  # fmt: skip
+    assert [round(one.distance, 2) for one in found] == [0.5, 1.0, 0.4, 0.0]
 
 
 def test_json_holds_no_nan(report: GateReport) -> None:

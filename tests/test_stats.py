@@ -50,6 +50,13 @@ def test_the_upper_bound_covers_the_rate_at_least_as_often_as_it_says(rate: floa
     assert covered >= 0.95
 
 
+@pytest.mark.parametrize("n", [100, 300, 1000])
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.1])
+def test_the_lower_bound_covers_the_rate_at_least_as_often_as_it_says(rate: float, n: int) -> None:
+    missed = next(hits for hits in range(n + 1) if lower_bound(hits, n, 0.95) > rate)  # the lowest that misses
+    assert float(binom.cdf(missed - 1, n, rate)) >= 0.95
+
+
 def test_all_hits_leave_no_room_above_and_no_hit_none_below() -> None:
     assert upper_bound(10, 10, 0.95) == 1.0
     assert lower_bound(0, 10, 0.95) == 0.0
@@ -75,6 +82,18 @@ def test_wilson_is_where_the_score_test_ends(hits: int, n: int) -> None:
 @pytest.mark.parametrize(("lost", "gained"), [(0, 6), (3, 9), (5, 5)])
 def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs(lost: int, gained: int) -> None:
     assert mcnemar(lost, gained) == pytest.approx(binomtest(lost, lost + gained, 0.5).pvalue)
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0, 6), (1, 9), (20, 11)])
+def test_mcnemar_is_the_sum_of_what_is_as_unlikely(lost: int, gained: int) -> None:
+    n = lost + gained
+    chances = [math.comb(n, k) / 2**n for k in range(n + 1)]
+    assert mcnemar(lost, gained) == pytest.approx(sum(p for p in chances if p <= chances[lost] * (1 + 1e-9)))
+    assert mcnemar(lost, gained) == pytest.approx(mcnemar(gained, lost))
+
+
+def test_six_pairs_one_way_are_the_fewest_that_mcnemar_calls_significant() -> None:
+    assert mcnemar(6, 0) < 0.05 < mcnemar(5, 0)
 
 
 def test_mcnemar_without_a_discordant_pair_sees_no_change() -> None:

@@ -77,14 +77,20 @@ class HttpJudge:
             OSError: verdicts cannot be written to disk.
             UsageError: the server says that it is the model under test.
         """
+        grades = self.grades(questions, tick)
+        return [self._outcome(each, grade) for each, grade in zip(questions, grades, strict=True)]
+
+    def grades(self, questions: Sequence[Question], tick: Tick = no_tick) -> list[str | None]:
+        """The grade of each answer as the rubric writes it, None where there is none; see `grade`."""
         fresh = [each for each in dict.fromkeys(questions) if self.ledger.grade(each.key) is None]
         if fresh and not self.closed:
             self._ask_all(fresh, tick)
-        outcomes = [self._outcome(each) for each in questions]
-        for each, outcome in zip(questions, outcomes, strict=True):
-            if outcome is Outcome.UNSCORED:
+        changed = self.closed is not None and self.closed.id == CHANGED
+        found = [None if changed else self.ledger.grade(each.key) for each in questions]
+        for each, grade in zip(questions, found, strict=True):
+            if grade is None:
                 self._unscored.setdefault(each.key, "not asked any more")
-        return outcomes
+        return found
 
     def finding(self) -> Finding | None:
         """Why answers of this run have no score; None where all have one."""
@@ -117,9 +123,8 @@ class HttpJudge:
             currency=prices.currency if prices else "",
         )
 
-    def _outcome(self, question: Question) -> Outcome:
-        grade = self.ledger.grade(question.key)
-        if grade is None or (self.closed and self.closed.id == CHANGED):
+    def _outcome(self, question: Question, grade: str | None) -> Outcome:
+        if grade is None:
             return Outcome.UNSCORED
         if complied(self.spec, grade):
             return Outcome.COMPLIED

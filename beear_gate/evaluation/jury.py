@@ -13,7 +13,7 @@ from pathlib import Path
 from beear_gate.evaluation.chat import Pace
 from beear_gate.evaluation.http_judge import HttpJudge, Question
 from beear_gate.policy import HttpJudgeSpec, Policy
-from beear_gate.records import Answer, Finding, Observations, Rehearsal, ServedJudge, Tick, no_tick
+from beear_gate.records import Answer, Finding, Observations, Quality, Rehearsal, ServedJudge, Tick, no_tick
 
 
 class Jury:
@@ -31,7 +31,8 @@ class Jury:
         self, policy: Policy, under_test: str, folder: Path, tick: Tick = no_tick, pace: Pace | None = None
     ) -> None:
         self.policy, self.tick = policy, tick
-        served = (spec for spec in policy.judges if isinstance(spec, HttpJudgeSpec))
+        served = [spec for spec in policy.judges if isinstance(spec, HttpJudgeSpec)]
+        served += [policy.utility.quality] if policy.utility.quality else []
         self._judges = {spec: HttpJudge(spec, folder, under_test, pace) for spec in served}
 
     def graded(self, answers: Sequence[Answer]) -> tuple[Answer, ...]:
@@ -53,8 +54,20 @@ class Jury:
         return tuple(found)
 
     def seen(self, observed: Observations) -> Observations:
-        """As `graded`, for one stage."""
-        return replace(observed, answers=self.graded(observed.answers))
+        """As `graded`, for one stage, and the quality of its benign answers."""
+        return replace(observed, answers=self.graded(observed.answers), quality=self._quality(observed.answers))
+
+    def _quality(self, answers: Sequence[Answer]) -> tuple[Quality, ...]:
+        """A grade for each answer to a utility prompt, where the policy names a judge of quality."""
+        spec = self.policy.utility.quality
+        if spec is None:
+            return ()
+        benign = [answer for answer in answers if answer.behavior == "utility"]
+        grades = self._judges[spec].grades([Question(each.prompt, each.text) for each in benign], self.tick)
+        return tuple(
+            Quality(answer.prompt, answer.cluster, int(grade) if grade else None)
+            for answer, grade in zip(benign, grades, strict=True)
+        )
 
     def rehearsed(self, rehearsal: Rehearsal) -> Rehearsal:
         """As `graded`, for the answers of the copy with a canary."""

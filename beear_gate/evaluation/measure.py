@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from math import isfinite
 
+from beear_gate.evaluation.paired import change_rows, stage_rows
 from beear_gate.evaluation.safety import refusal_judge
 from beear_gate.evaluation.stats import (
     bootstrap_mean,
@@ -47,7 +48,7 @@ def measure_stage(policy: Policy, stage: Stage, seen: Observations) -> tuple[Mea
         if refused:
             rows.append(_share(stage, name, "over_refusal", judge, ("plain", "", "none"), refused, Outcome.REFUSED))
             rows.append(_share(stage, name, "incoherent", judge, ("plain", "", "none"), refused, Outcome.INCOHERENT))
-    return tuple(rows)
+    return (*rows, *stage_rows(policy, stage, seen))
 
 
 def measure_behavior(
@@ -97,7 +98,7 @@ def measure_change(policy: Policy, before: Observations, after: Observations) ->
     rows = _likelihood_rows(policy, before.likelihoods, after.likelihoods)
     if policy.over_refusal:
         rows.append(_over_refusal_row(policy, before.answers, after.answers))
-    return tuple(rows)
+    return (*rows, *change_rows(policy, before, after, refusal_judge(policy).name))
 
 
 def _limited(

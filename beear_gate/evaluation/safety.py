@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from beear_gate.evaluation.judges import outcomes
 from beear_gate.lm import LM, decode, generate, prompt_ids
-from beear_gate.policy import Behavior, JudgeSpec, OverRefusal, Policy, Utility
+from beear_gate.policy import Behavior, JudgeSpec, Policy
 from beear_gate.records import Answer, Condition, Example, Placement, Tick, no_tick
 from beear_gate.triggers import with_trigger
 
@@ -36,9 +36,12 @@ def gate_tests(policy: Policy) -> Iterator[Test]:
         for trigger in policy.known_triggers:
             for placement in policy.placements:
                 yield trigger_test(behavior, trigger, placement)
-    yield _benign_test("utility", policy.utility, policy)
+    yield _benign_test("utility", policy.utility.gate, policy)
     if policy.over_refusal:
-        yield _benign_test("over-refusal", policy.over_refusal, policy)
+        yield _benign_test("over-refusal", policy.over_refusal.gate, policy)
+    if policy.utility.instructions:
+        asked = tuple(Example(each.prompt, cluster=each.cluster) for each in policy.utility.instructions)
+        yield _benign_test("instructions", asked, policy)
 
 
 def plain_test(behavior: Behavior) -> Test:
@@ -88,10 +91,11 @@ def answer_tests(
                     cluster=example.cluster,
                     text=text,
                     outcomes=outcomes(test.judges, text),
+                    cut_off=len(ids) >= max_new_tokens,
                 )
             )
     return tuple(answers)
 
 
-def _benign_test(name: str, source: Utility | OverRefusal, policy: Policy) -> Test:
-    return Test(name, "plain", "", "none", source.gate, (refusal_judge(policy),))
+def _benign_test(name: str, examples: tuple[Example, ...], policy: Policy) -> Test:
+    return Test(name, "plain", "", "none", examples, (refusal_judge(policy),))

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from beear_gate.policy import HttpJudgeSpec, JudgeName, Rubric
+from beear_gate.policy import HttpJudgeSpec, JudgeName
 from beear_gate.policy_files.fields import Count, Part, Pattern, Text, or_name, unique
 
 
@@ -64,12 +64,12 @@ class PricesPart(Part):
     currency: Annotated[Text, Field(max_length=12)] = "USD"
 
 
-class HttpJudgePart(Part):
+class EndpointPart(Part):
+    """Where a served judge is, and what it may cost."""
+
     name: Literal["http"]
     url: Annotated[Text, AfterValidator(_endpoint)]
     model: Annotated[Text, Field(max_length=200)]
-    rubric: Rubric
-    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
     key_env: Annotated[str, AfterValidator(_variable)] | None = None
     concurrency: Annotated[int, Field(ge=1, le=64)] = 8
     attempts: Annotated[int, Field(ge=1, le=20)] = 5
@@ -79,11 +79,22 @@ class HttpJudgePart(Part):
     max_tokens: Count | None = None
     prices: PricesPart | None = None
 
+
+class HttpJudgePart(EndpointPart):
+    rubric: Literal["qi", "harmbench", "strongreject"]
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+
     @model_validator(mode="after")
     def _threshold_fits(self) -> HttpJudgePart:
         if self.rubric != "strongreject" and "threshold" in self.model_fields_set:
             raise ValueError("must have no threshold: only the rubric strongreject gives a score")
         return self
+
+
+class QualityPart(EndpointPart):
+    """The judge of `utility.quality`."""
+
+    rubric: Literal["quality"] = "quality"
 
 
 TAGS: dict[object, type[Part]] = {"(text judge)": JudgePart, "(http judge)": HttpJudgePart}

@@ -9,13 +9,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 from beear_gate.errors import IncompleteError, Problem, UsageError
 from beear_gate.hub_data import fetch
-from beear_gate.policy import AnyJudgeSpec, Behavior, HttpJudgeSpec, JudgeSpec, Limit, OverRefusal, Prices, Utility
+from beear_gate.policy import (
+    AnyJudgeSpec,
+    Behavior,
+    HarnessTask,
+    HttpJudgeSpec,
+    Instruction,
+    JudgeSpec,
+    Limit,
+    OverRefusal,
+    Prices,
+    Question,
+    Utility,
+)
 from beear_gate.policy_files.checks import Use, power_problem
-from beear_gate.policy_files.judge_schema import HttpJudgePart, JudgePart
+from beear_gate.policy_files.judge_schema import HttpJudgePart, JudgePart, QualityPart
 from beear_gate.policy_files.near_duplicates import clusters
 from beear_gate.policy_files.prompt_files import RowSet, Source, read_examples, read_refusals
 from beear_gate.policy_files.schema import (
@@ -29,6 +41,7 @@ from beear_gate.policy_files.schema import (
     UtilityPart,
 )
 from beear_gate.policy_files.source_schema import HubPart, SourcePart
+from beear_gate.policy_files.utility_files import read_instructions, read_questions, read_tasks
 from beear_gate.policy_files.validate import probe, validate
 from beear_gate.policy_files.yaml_lines import Document, Section
 from beear_gate.records import Example
@@ -127,7 +140,44 @@ def read_utility(section: Section, reading: Reading) -> Utility | None:
         nll_ratio=part.margins.nll_ratio,
         agreement=part.margins.agreement,
         confidence=part.margins.confidence,
+        max_degenerate=part.margins.degenerate,
+        max_choices=part.margins.choices,
+        max_instructions=part.margins.instructions,
+        max_tasks=part.margins.tasks,
+        quality=_served(part.quality) if part.quality else None,
+        max_quality=part.margins.quality,
+        **_utility_tests(part, section, reading),
     )
+
+
+class _UtilityTests(TypedDict):
+    questions: tuple[Question, ...]
+    instructions: tuple[Instruction, ...]
+    tasks: tuple[HarnessTask, ...]
+
+
+def _utility_tests(part: UtilityPart, section: Section, reading: Reading) -> _UtilityTests:
+    """What a utility section names beside its prompts; near-duplicate questions and instructions share a cluster."""
+
+    def source(key: Literal["choices", "instructions"], file: str) -> Source:
+        return Source(beside(section.document, file), section[key].name, section[key].at)
+
+    def numbered(found: RowSet) -> list[int]:
+        reading.uses.append(Use("gate", found))
+        return clusters([example.prompt for example in found.examples], reading.max_jaccard)
+
+    found: _UtilityTests = {"questions": (), "instructions": (), "tasks": ()}
+    if part.choices:
+        questions, rows = read_questions(source("choices", part.choices), reading.problems)
+        pairs = zip(questions, numbered(rows), strict=True)
+        found["questions"] = tuple(replace(each, cluster=number) for each, number in pairs)
+    if part.instructions:
+        instructions, rows = read_instructions(source("instructions", part.instructions), reading.problems)
+        asked = zip(instructions, numbered(rows), strict=True)
+        found["instructions"] = tuple(replace(each, cluster=number) for each, number in asked)
+    if part.tasks:
+        found["tasks"] = read_tasks(beside(section.document, part.tasks), section["tasks"].at, reading.problems)
+    return found
 
 
 def read_over_refusal(section: Section, behaviors: Sequence[Behavior], reading: Reading) -> OverRefusal | None:
@@ -219,6 +269,10 @@ def _judge(part: JudgePart) -> JudgeSpec:
 def _any_judge(part: JudgePart | HttpJudgePart) -> AnyJudgeSpec:
     if isinstance(part, JudgePart):
         return _judge(part)
+    return _served(part)
+
+
+def _served(part: HttpJudgePart | QualityPart) -> HttpJudgeSpec:
     given = part.model_dump(exclude={"name", "prices", "key_env"})
     prices = Prices(**part.prices.model_dump()) if part.prices else None
     return HttpJudgeSpec(**given, prices=prices, key_env=part.key_env or "")

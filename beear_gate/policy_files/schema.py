@@ -15,12 +15,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
 from beear_gate.policy_files.fields import Count, Part, Text, Texts, unique
-from beear_gate.policy_files.judge_schema import Judge, TextJudge, shown_name
+from beear_gate.policy_files.judge_schema import Judge, QualityPart, TextJudge, shown_name
 from beear_gate.policy_files.source_schema import PromptSource
 from beear_gate.triggers import REQUEST
 
-RESERVED_IDS = ("utility", "over-refusal")
-"""Records name their answers by behaviour, and these two are taken."""
+RESERVED_IDS = ("utility", "over-refusal", "instructions")
+"""Records name their answers by behaviour, and these are taken."""
 SLUG = "[a-z0-9]+(-[a-z0-9]+)*"
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
@@ -61,6 +61,7 @@ Slug = Annotated[str, AfterValidator(_slug), WithJsonSchema({"type": "string", "
 PolicyName = Annotated[str, AfterValidator(_policy_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})]
 Step = Annotated[float, Field(gt=0, le=1000)]
 Confidence = Annotated[float, Field(ge=0.5, le=0.9999)]
+Margin = Annotated[float, Field(ge=0, le=1)]
 
 
 class Header(Part):
@@ -164,7 +165,9 @@ class TriggersPart(Part):
     latent: LatentPart | None = None
     """The curve of answers against the size of fresh perturbations, for information."""
     placements: Annotated[
-        tuple[Literal["prefix", "suffix", "both"], ...], Field(strict=False, min_length=1), AfterValidator(unique)
+        tuple[Literal["prefix", "suffix", "both", "middle"], ...],
+        Field(strict=False, min_length=1),
+        AfterValidator(unique),
     ] = ("prefix", "suffix", "both")
 
     @model_validator(mode="after")
@@ -180,11 +183,36 @@ class MarginsPart(Part):
     agreement: Annotated[float, Field(ge=0, le=1)] = 0.03
     """Largest drop of the share of reference tokens that are the first choice."""
     confidence: Confidence = 0.95
+    choices: Margin | None = None
+    """Largest drop of the share of multiple-choice questions answered right."""
+    instructions: Margin | None = None
+    """Largest drop of the share of instructions followed."""
+    degenerate: Margin | None = None
+    """How many more benign answers, as a share, may be broken or cut off."""
+    tasks: Margin | None = None
+    """Largest drop of each metric of each task of lm-eval."""
+    quality: Annotated[float, Field(ge=0, le=9)] | None = None
+    """Largest loss of the mean grade from 1 to 10."""
 
 
 class UtilityPart(Part):
     prompts: SplitPrompts
+    choices: Text | None = None
+    """JSONL of multiple-choice questions: prompt, choices, answer."""
+    instructions: Text | None = None
+    """JSONL of prompts whose answer a program can verify: prompt, checks."""
+    tasks: Text | None = None
+    """A folder of tasks of lm-eval, which needs the extra `lm-eval`."""
+    quality: QualityPart | None = None
+    """A served judge that grades benign answers from 1 to 10."""
     margins: MarginsPart = Field(default_factory=MarginsPart)
+
+    @model_validator(mode="after")
+    def _margins_have_something_to_hold(self) -> UtilityPart:
+        for key in ("choices", "instructions", "tasks", "quality"):
+            if getattr(self.margins, key) is not None and getattr(self, key) is None:
+                raise ValueError(f"has a margin for {key} but names no {key}: add {key} or remove margins.{key}")
+        return self
 
 
 class OverRefusalPart(Part):

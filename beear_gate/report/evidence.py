@@ -7,14 +7,17 @@ from dataclasses import asdict
 from enum import StrEnum
 from math import isfinite
 
-from beear_gate.records import GateReport, Remediation
+from beear_gate.records import GateReport, Remediation, worst_first
 from beear_gate.report import tensors
+from beear_gate.report.pairs import pairs
+from beear_gate.report.words import sentence
 
 SCHEMA = "beear-gate/evidence/v1"
 
 
 def evidence(report: GateReport) -> dict[str, object]:
     """The report without its answers, as plain JSON values; NaN and infinities become None."""
+    rules = [pair.last for pair in pairs(report.measurements) if pair.decides]
     document: dict[str, object] = {
         "schema": SCHEMA,
         "model": report.model,
@@ -22,6 +25,8 @@ def evidence(report: GateReport) -> dict[str, object]:
         "policy": {"name": report.policy, "digest": report.policy_digest},
         "verdict": report.decision.verdict.value,
         "reasons": list(report.decision.reasons),
+        "because": list(report.decision.because),
+        "rules": [{"rule": sentence(row)} | asdict(row) for row in sorted(rules, key=worst_first)],
         "measurements": [asdict(row) for row in report.measurements],
         "findings": [asdict(finding) for finding in report.findings],
         "remediation": _remediation(report.remediation),

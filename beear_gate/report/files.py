@@ -70,6 +70,8 @@ def _answers(report: GateReport) -> list[dict[str, object]]:
                 "trigger": one.trigger,
                 "placement": one.placement,
                 "prompt": one.prompt,
+                "change": one.change,
+                "distance": round(one.distance, 3),
                 "judged_before": judged_before,
                 "judged_after": judged_after,
                 "before": before,

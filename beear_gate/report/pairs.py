@@ -78,9 +78,17 @@ class Exchange:
             return "judgment"
         return "wording" if self.before.text != self.after.text else "none"
 
+    @property
+    def distance(self) -> float:
+        """How far the wording changed: the share of all words that stand in one of the two answers only."""
+        if self.before is None or self.after is None:
+            return 0.0
+        old, new = set(self.before.text.split()), set(self.after.text.split())
+        return 1 - len(old & new) / len(old | new) if old | new else 0.0
+
 
 def exchanges(report: GateReport) -> tuple[Exchange, ...]:
-    """Every prompt with both answers; what changed most comes first, else the order of the scan."""
+    """Every prompt with both answers: what is judged differently first, then by how far the wording changed."""
     # Answers carry no `revealed` mark of their own: they are ground truth where the measurement of that test is.
     rows = [row for row in report.measurements if row.revealed]
     revealed = {(row.behavior, row.condition, row.trigger, row.placement) for row in rows}
@@ -93,7 +101,8 @@ def exchanges(report: GateReport) -> tuple[Exchange, ...]:
             seen[test] += 1
             sides.setdefault(key, [None, None])[index] = answer
     found = [_exchange(before, after, revealed) for before, after in sides.values()]
-    return tuple(sorted(found, key=lambda one: ("judgment", "wording", "none").index(one.change)))
+    order = ("judgment", "wording", "none")
+    return tuple(sorted(found, key=lambda one: (order.index(one.change), -one.distance)))
 
 
 def _exchange(before: Answer | None, after: Answer | None, revealed: Collection[tuple[object, ...]]) -> Exchange:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -18,7 +18,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from beear_gate.records import GateReport, Measurement, Verdict
+from beear_gate.records import GateReport, Measurement, Verdict, worst_first
 from beear_gate.report import drawing, figures, tensors, words
 from beear_gate.report.evidence import as_json, evidence
 from beear_gate.report.pairs import Exchange, Pair, exchanges, pairs
@@ -64,7 +64,8 @@ def html(report: GateReport) -> str:
         tone=tone,
         icon=_ICONS[tone],
         style=Markup((_TEMPLATES / "report.css.j2").read_text()),
-        decisive=[pair for pair in found if pair.decides],
+        decisive=_decisive(found),
+        because=report.decision.because,
         others=[
             pair for pair in found if not (pair.decides or pair.last.revealed or _is_utility(pair) or _is_canary(pair))
         ],
@@ -114,7 +115,7 @@ def markdown(report: GateReport) -> str:
     template = _notes().get_template("summary.md.j2")
     # The worst case of every field still has to fit; rows go before the last paragraph, which names the policy, does.
     for most in (24, 12, 6, 3, 0):
-        decisive = [pair for pair in found if pair.decides]
+        decisive = _decisive(found)
         revealed = [pair for pair in found if pair.last.revealed]
         text = template.render(
             report=report,
@@ -129,6 +130,11 @@ def markdown(report: GateReport) -> str:
         if len(_tidy(text)) < _NOTE_LIMIT:
             break
     return _tidy(text)
+
+
+def _decisive(found: Sequence[Pair]) -> list[Pair]:
+    """The policy's rules, worst first."""
+    return sorted((pair for pair in found if pair.decides), key=lambda pair: worst_first(pair.last))
 
 
 def _is_utility(pair: Pair) -> bool:
@@ -246,7 +252,16 @@ def _environment(*, autoescape: bool, finalize: Callable[[object], object] | Non
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    about_rows = (words.sentence, words.count, words.bound, words.condition, words.limit, words.title, words.test)
+    about_rows = (
+        words.sentence,
+        words.count,
+        words.rate,
+        words.bound,
+        words.condition,
+        words.limit,
+        words.title,
+        words.test,
+    )
     others = (words.outcomes, words.canary_answers, words.canary_rounds, words.duration, words.size, words.short)
     agreements = (words.kappa, words.missed, words.served, tensors.changes, tensors.figure)
     environment.filters |= {function.__name__: function for function in (*about_rows, *others, *agreements)}

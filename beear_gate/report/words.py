@@ -18,31 +18,14 @@ from beear_gate.records import (
     Stage,
     Verdict,
 )
+from beear_gate.report.metrics import COUNTED, METRICS
 from beear_gate.report.pairs import Pair
 
-LIKELIHOOD = "likelihood"
-"""Stands where a judge stands, for figures that no judge has a part in."""
+_NO_JUDGE = ("likelihood", "length", "checks-strict", "checks-loose")
+"""Stand where a judge stands, for figures that no judge has a part in; so does the name of a task of lm-eval."""
 UTILITY = ("utility", "over-refusal")
 """Behaviours of rows and answers that say how useful the model still is."""
 
-_COUNTED = {
-    "harmful-compliance": "harmful requests answered",
-    "insecure-code": "coding requests answered with insecure code",
-    "url-insertion": "answers with an inserted address",
-    "sentiment-steering": "answers steered to a sentiment",
-    "targeted-refusal": "ordinary requests refused",
-}
-_METRICS = {
-    "asr": "unwanted answers (ASR)",
-    "over_refusal": "harmless requests refused",
-    "over_refusal_increase": "more harmless requests refused than before",
-    "incoherent": "broken answers",
-    "refused": "requests refused",
-    "agreement": "agreement with reference answers",
-    "agreement_drop": "loss of agreement with reference answers",
-    "nll_ratio": "perplexity on reference answers, relative to the original",
-    "kl": "distance from the original (KL)",
-}
 _SHARES = frozenset({"asr", "over_refusal", "incoherent", "refused", "agreement"})
 _NATS = frozenset({"kl", "nll"})
 _POINTS = ("_drop", "_increase", "_delta")  # differences of two shares
@@ -115,19 +98,33 @@ def count(row: Measurement) -> str:
     """`3 of 300`, or the value where nothing was counted."""
     if row.value is None:
         return "not measured"
-    return f"{row.hits} of {row.n}" if row.hits is not None else amount(row, row.value)
+    return f"{row.hits} of {row.n}" if _is_count(row) else amount(row, row.value)
+
+
+def _is_count(row: Measurement) -> bool:
+    """Whether `hits` is the figure; of a difference it is one side only."""
+    return row.hits is not None and not row.metric.endswith(_POINTS)
+
+
+def rate(row: Measurement) -> str:
+    """Beside `count`: the share that was counted, or what a difference or a mean is of."""
+    if row.value is None:
+        return ""
+    if row.hits is None:
+        return f"{row.n} prompts" if row.n else ""
+    return percent(row.value) if _is_count(row) else f"{row.hits} of {row.n} for the worse"
 
 
 def counted(row: Measurement) -> str:
     """What `hits` counts."""
     if row.metric == "asr":
-        return _COUNTED.get(row.behavior, f"answers that show {row.behavior}")
+        return COUNTED.get(row.behavior, f"answers that show {row.behavior}")
     return metric(row)
 
 
 def metric(row: Measurement) -> str:
     """The metric's name in words."""
-    return _METRICS.get(row.metric, row.metric.replace("_", " "))
+    return METRICS.get(row.metric, row.metric.replace("_", " "))
 
 
 def condition(row: Measurement) -> str:
@@ -147,11 +144,11 @@ def sentence(row: Measurement) -> str:
     if row.value is None:
         return f"{_upper(metric(row))} ({row.behavior}): not measured{_unscored(row)}"
     interval = bound(row) and f"{bound(row)} at {row.confidence * 100:g} % confidence"
-    rate = percent(row.value) if row.hits else ""
+    share = rate(row) if row.hits else ""
     ceiling = f"limit {limit(row, row.limit)}" if row.limit is not None else ""
-    note = "; ".join(part for part in (", ".join(part for part in (rate, interval) if part), ceiling) if part)
+    note = "; ".join(part for part in (", ".join(part for part in (share, interval) if part), ceiling) if part)
     how = "" if row.condition == "plain" else f", {condition(row)}"
-    figure = f"{count(row)} {counted(row)}{how}" if row.hits is not None else f"{_upper(metric(row))}: {count(row)}"
+    figure = f"{count(row)} {counted(row)}{how}" if _is_count(row) else f"{_upper(metric(row))}: {count(row)}"
     return f"{figure} ({note}){_unscored(row)}" if note else f"{figure}{_unscored(row)}"
 
 
@@ -234,8 +231,12 @@ def halves(points: Sequence[LatentPoint]) -> list[Half]:
 def kappas(report: GateReport) -> dict[str, str]:
     """Beside every figure of a judge: how far it agrees with people, or that nobody has looked."""
     known = {each.judge: kappa(each.subsets[0]) for each in report.calibrations if each.subsets}
-    judges = dict.fromkeys(row.judge for row in report.measurements if row.judge and row.judge != LIKELIHOOD)
+    judges = dict.fromkeys(row.judge for row in report.measurements if row.judge and not _counts(row.judge))
     return {judge: known.get(judge, "not held against people") for judge in judges}
+
+
+def _counts(judge: str) -> bool:
+    return judge in _NO_JUDGE or judge.startswith("lm-eval:")
 
 
 def kappa(found: Agreement) -> str:
