@@ -97,7 +97,7 @@ def check_config_code(contents: Contents) -> Iterator[Finding]:
     remedy = "Write plain values; whoever needs code should import it by name in code that is reviewed."
     for file, document in contents.documents.items():
         # A template is a program of its own, and has checks of its own.
-        code = next((text for key, text in _pairs(document) if key != "chat_template" and _CODE.search(text)), "")
+        code = next((text for key, text in _pairs(document) if key not in (*_CODE_KEYS, "chat_template") and _CODE.search(text)), "")
         if code:
             yield finding("config-code", file, f"{quoted(file)} holds what looks like code: {quoted(code)}.", remedy)
     for file in contents.loose:
@@ -116,7 +116,7 @@ def _yaml_problem(text: str) -> tuple[str, int | None]:
     for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         if number > _MOST_NODES:
             return f"has more than {_MOST_NODES} parts, so that nobody has looked at all", None
-        tag = getattr(event, "tag", None) or ""
+        tag = str(getattr(event, "tag", None) or "")
         value = event.value if isinstance(event, yaml.ScalarEvent) else ""
         offset = len(text[: event.start_mark.index].encode())
         if tag.startswith(_TAG) or "python" in tag:

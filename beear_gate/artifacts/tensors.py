@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy
-
 from beear_gate.artifacts.contents import Contents
 from beear_gate.artifacts.rules import finding
 from beear_gate.artifacts.safetensors_header import Tensor
@@ -81,6 +79,8 @@ _local = threading.local()
 
 def _buffers() -> tuple[Any, Any]:
     """Two buffers of a worker: what was read, and what is computed of it."""
+    import numpy  # not above: every worker of `limited` imports this package, and numpy takes its time
+
     if not hasattr(_local, "pair"):
         _local.pair = (numpy.empty(_CHUNK, numpy.uint8), numpy.empty(_CHUNK, numpy.uint8))
     pair: tuple[Any, Any] = _local.pair
@@ -104,6 +104,8 @@ def _look(contents: Contents, jobs: list[_Job]) -> list[tuple[_Job, _Seen]]:
 
 
 def _scan(handle: int, job: _Job) -> _Seen:
+    import numpy
+
     raw, spare = _buffers()
     form, mask, infinity = _FLOATS.get(job.tensor.dtype, ("u1", 0xFF, 0x100))
     nonfinite, nan, zero, payload = None, False, True, b""
