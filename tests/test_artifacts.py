@@ -26,7 +26,10 @@ from beear_gate.records import Finding, ModelSnapshot, Severity
 Entry = dict[str, Any]
 CONFIG = {"model_type": "llama", "hidden_size": 2}
 TEMPLATE = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{% endfor %}"
-TOKENIZER = {"model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 2, "content": "<|end|>"}]}
+TOKENIZER = {
+    "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}},
+    "added_tokens": [{"id": 2, "content": "<|end|>"}],
+}
 INDEX = "model.safetensors.index.json"
 
 
@@ -222,14 +225,18 @@ def test_a_header_reads_back_what_the_library_wrote(tmp_path: Path) -> None:
 def test_a_padded_header_and_any_order_of_entries_are_fine(tmp_path: Path) -> None:
     header = json.dumps({"b": entry([3], 8), "__metadata__": {"format": "pt"}, "a": entry([2], 0)}).encode() + b"   "
     (tmp_path / "x.safetensors").write_bytes(raw(None, 20, header))
-    assert read_header(tmp_path / "x.safetensors") == Header({"b": Tensor("F32", (3,), 8, 20), "a": Tensor("F32", (2,), 0, 8)}, 8 + len(header))
+    assert read_header(tmp_path / "x.safetensors") == Header(
+        {"b": Tensor("F32", (3,), 8, 20), "a": Tensor("F32", (2,), 0, 8)}, 8 + len(header)
+    )
 
 
 def test_every_dtype_has_the_size_that_the_library_gives_it(tmp_path: Path) -> None:
     for dtype in DTYPE_BITS:
         (tmp_path / "x.safetensors").write_bytes(raw({"a": entry([8], 0, dtype)}, DTYPE_BITS[dtype]))
         with safetensors.safe_open(tmp_path / "x.safetensors", "np") as file:
-            assert file.get_slice("a").get_dtype() == dtype == read_header(tmp_path / "x.safetensors").tensors["a"].dtype
+            assert (
+                file.get_slice("a").get_dtype() == dtype == read_header(tmp_path / "x.safetensors").tensors["a"].dtype
+            )
 
 
 def test_whatever_the_library_refuses_is_refused_here_too(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from beear_gate.records import Finding, Severity
 
 _REMEDY = "Take the template of the base model's publisher, or write one that only labels roles, and compare prompts."
 _HOLDERS = ("tokenizer_config.json", "chat_template.json", "processor_config.json")
+_SECONDS = 5  # honest templates take a tenth of one
 _MOST_TEMPLATES = 16
 _MOST_SHOWN = 4  # problems of one rule in one template
 
@@ -53,7 +54,7 @@ def check_template_text(contents: Contents) -> Iterator[Finding]:
 
 def _problems(source: str) -> list[tuple[str, str]]:
     try:
-        return [(rule, words) for rule, words in run_limited("template_worker", source)]
+        return [(rule, words) for rule, words in run_limited("template_worker", source, _SECONDS)]
     except LimitExceeded as error:
         return [("template-limit", str(error))]
 

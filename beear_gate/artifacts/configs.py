@@ -97,7 +97,14 @@ def check_config_code(contents: Contents) -> Iterator[Finding]:
     remedy = "Write plain values; whoever needs code should import it by name in code that is reviewed."
     for file, document in contents.documents.items():
         # A template is a program of its own, and has checks of its own.
-        code = next((text for key, text in _pairs(document) if key not in (*_CODE_KEYS, "chat_template") and _CODE.search(text)), "")
+        code = next(
+            (
+                text
+                for key, text in _pairs(document)
+                if key not in (*_CODE_KEYS, "chat_template") and _CODE.search(text)
+            ),
+            "",
+        )
         if code:
             yield finding("config-code", file, f"{quoted(file)} holds what looks like code: {quoted(code)}.", remedy)
     for file in contents.loose:

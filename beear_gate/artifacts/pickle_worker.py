@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import pickletools
 import sys
 from pathlib import Path
 
 from picklescan.scanner import scan_bytes
 
+from beear_gate.artifacts.kinds import kind_of
 from beear_gate.artifacts.limited import limited_input
 
 # What transformers' and accelerate's own trainers write into training_args.bin and optimizer states: plain classes and
@@ -29,6 +32,9 @@ _OF_TRAINERS = {
 }  # fmt: skip
 
 
+_MOST_CHECKED = 32 * 2**20  # bytes
+
+
 def scan(path: str) -> dict[str, object]:
     """Which globals the pickles of a file import that weights do not need, and whether all of it could be read."""
     logging.getLogger("picklescan").disabled = True
@@ -41,7 +47,23 @@ def scan(path: str) -> dict[str, object]:
     problem = "it could not be read to its end" if result.scan_err else ""
     if not result.scanned_files and not problem:
         problem = "no pickle was found in it"
+    if not problem and not _is_whole(path):
+        problem = "its first pickle is cut short or makes no sense"
     return {"dangerous": sorted(f"{module}.{name}" for module, name in found), "problem": problem}
+
+
+def _is_whole(path: str) -> bool:
+    """Whether the first pickle of a file ends, with a stack that fits: picklescan takes what it could read for all."""
+    with open(path, "rb") as file:
+        head = file.read(4096)
+        if kind_of(head) != "pickle" or file.seek(0, 2) > _MOST_CHECKED:
+            return True
+        file.seek(0)
+        try:
+            pickletools.dis(file, out=io.StringIO())
+        except Exception:
+            return False
+    return True
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ class Probe:
         systems: how many of them, at the beginning, are system messages.
         carrier: `user` where a literal of the template was put into a user's or a tool's text, `system` where into the
             system message, "" for neither.
+        parts: whether contents are lists of parts, which not every template knows.
     """
 
     messages: list[Message]
@@ -27,6 +28,7 @@ class Probe:
     tools: list[dict[str, Any]] | None = None
     carrier: str = ""
     literal: str = ""
+    parts: bool = False
     log: Log = field(default_factory=list)
 
 
@@ -56,7 +58,7 @@ def conversation(turns: int, system: bool = False, parts: bool = False) -> Probe
     roles = ["system"] * system + ["user" if number % 2 == 0 else "assistant" for number in range(turns)]
     spans = tuple(_text(number) for number in range(len(roles)))
     messages = [_message(role, text, log, parts) for role, text in zip(roles, spans, strict=True)]
-    return Probe(messages, spans, int(system), log=log)
+    return Probe(messages, spans, int(system), parts=parts, log=log)
 
 
 def _message(role: str, text: str, log: Log, parts: bool = False) -> Message:

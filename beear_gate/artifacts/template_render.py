@@ -167,7 +167,7 @@ def _look(renderer: Renderer, probe: Probe) -> Iterator[Problem]:
         return
     pieces = _pieces(prompt, probe)
     if pieces is None:
-        if not probe.carrier or not is_markup(probe.literal):
+        if not probe.parts and (not probe.carrier or not is_markup(probe.literal)):
             yield "template-alters", "drops or changes a part of what was said"
         return
     known = frozenset(known_words([probe.messages, probe.tools or []])) | _OF_PYTHON
