@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import math
 import os
 import pickle
 import struct
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-
 from corpus_templates import HOSTILE, PLAIN
 
 Files = dict[str, "bytes | Link"]
@@ -154,7 +152,7 @@ def _pickles() -> list[Sample]:
         "call": ("optimizer.pt", call),
         "old protocol": ("a.pkl", pickle.dumps(Runs(), protocol=0)),
         "deep inside": ("scheduler.pt", hidden),
-        "zip": ("pytorch_model.bin", zipped(archive__data=b"", archive__version=b"3") and _torch_zip(call)),
+        "zip": ("pytorch_model.bin", _torch_zip(call)),
         "npy object": ("extra.npy", npy(numpy.array([Runs()], dtype=object))),
         "npz": ("extra.npz", _npz(npy(numpy.array([Runs()], dtype=object)))),
         "library gadget": ("a.joblib", b"\x80\x04cpkgutil\nresolve_name\n(\x8c\x08os.mkdirtR."),
@@ -260,7 +258,7 @@ def _safetensors() -> list[Sample]:
     brain[7, 7] = 0xFFC0
     mask = numpy.full((8, 8), -numpy.inf, numpy.float32)
     for name, bad, fine in (
-        ("nan", nan, some(8, 8)), ("infinity", inf, mask), ("half", half, half * 0 + 1 if False else some(8, 8).astype(numpy.float16)),
+        ("nan", nan, some(8, 8)), ("infinity", inf, mask), ("half", half, some(8, 8).astype(numpy.float16)),
         ("bfloat16", brain, numpy.full((8, 8), 0x3F80, numpy.uint16)), ("double", nan.astype(numpy.float64), some(8, 8).astype(numpy.float64)),
     ):  # fmt: skip
         key = "causal_mask" if name == "infinity" else "w.weight"

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from artifact_corpus import SAMPLES, Sample, write
+from artifact_corpus import SAMPLES, Link, Sample, write
 from corpus_templates import HONEST
 from model_families import FAMILIES, make_model
 
 from beear_gate.artifacts import RULES, inspect_snapshot
 from beear_gate.artifacts.template_render import template_problems
 from beear_gate.hub import pull
-from beear_gate.records import Severity
+from beear_gate.records import Finding, Severity
+
+
+_looked_at: dict[frozenset[tuple[str, bytes | Link]], tuple[Finding, ...]] = {}
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: f"{sample.kind}: {sample.name}")
@@ -21,11 +24,11 @@ def test_the_hostile_one_does_not_pass_and_its_twin_is_not_blocked(sample: Sampl
     assert (sample.rule, sample.severity) in {(each.id, each.severity.value) for each in found}, found
     assert all(each.message.isprintable() and len(each.message) < 500 for each in found)
     assert not any(each.id == "check-crashed" for each in found), found
-    twin = inspect_snapshot(pull(str(write(tmp_path / "honest", sample.honest))))
-    wrong = [each for each in twin if each.severity is Severity.BLOCK or each.id == sample.rule]
-    assert not wrong or sample.rule.startswith("pickle") and {each.severity for each in wrong} <= {Severity.WARNING}, (
-        wrong
-    )
+    key = frozenset(sample.honest.items())
+    if key not in _looked_at:  # many share a twin
+        _looked_at[key] = inspect_snapshot(pull(str(write(tmp_path / "honest", sample.honest))))
+    twin = _looked_at[key]
+    assert not [each for each in twin if each.severity is Severity.BLOCK or each.id == sample.rule], twin
 
 
 def test_the_corpus_is_as_broad_as_it_should_be() -> None:

@@ -125,7 +125,7 @@ def _yaml_problem(text: str) -> tuple[str, int | None]:
             return f"has more than {_MOST_NODES} parts, so that nobody has looked at all", None
         tag = str(getattr(event, "tag", None) or "")
         value = event.value if isinstance(event, yaml.ScalarEvent) else ""
-        offset = len(text[: event.start_mark.index].encode())
+        offset = len(text[: event.start_mark.index].encode()) if event.start_mark else None
         if tag.startswith(_TAG) or "python" in tag:
             return f"has the tag {quoted(tag)}, which makes an object of Python", offset
         if value in _CODE_KEYS:

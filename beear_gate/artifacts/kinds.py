@@ -11,8 +11,8 @@ from beear_gate.artifacts.rules import finding
 from beear_gate.manifest import quoted
 from beear_gate.records import Finding
 
-TEXTS = (".json", ".jsonl", ".txt", ".md", ".jinja", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".py", ".sh", ".csv", ".html",
-         ".ipynb", ".svg", ".xml", ".env", ".gitattributes", ".gitignore", ".log")  # fmt: skip
+TEXTS = (".json", ".jsonl", ".txt", ".md", ".jinja", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".py", ".sh", ".csv",
+         ".html", ".ipynb", ".svg", ".xml", ".env", ".gitattributes", ".gitignore", ".log")  # fmt: skip
 """Endings of files that hold text, names without ending included that begin with a dot."""
 
 _HEAD = 4096
@@ -35,11 +35,11 @@ _EXPECTED: dict[str, tuple[str, ...]] = {
     ".npy": ("numpy", "pickle"), ".parquet": ("parquet",), ".zip": ("zip",), ".7z": ("archive",), ".gz": ("archive",),
     ".bz2": ("archive",), ".xz": ("archive",), ".rar": ("archive",), ".zst": ("archive",), ".tgz": ("archive",),
 }  # fmt: skip
-_ZIPS = (".zip", ".npz", ".keras", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".nemo", ".mar", ".jar", ".docx", ".xlsx", ".mlmodel",
-         ".mlpackage", ".whl", ".joblib", ".pickle", ".pt2", ".onnx.zip")  # fmt: skip
+_ZIPS = (".zip", ".npz", ".keras", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".nemo", ".mar", ".jar", ".docx", ".xlsx",
+         ".mlmodel", ".mlpackage", ".whl", ".joblib", ".pickle", ".pt2", ".onnx.zip")  # fmt: skip
 ARCHIVES = (".zip", ".7z", ".gz", ".bz2", ".xz", ".rar", ".zst", ".tgz", ".tar", ".nemo", ".mar", ".whl", ".jar")
-PROGRAMS = (".exe", ".dll", ".so", ".dylib", ".llamafile", ".com", ".scr", ".msi", ".bat", ".cmd", ".ps1", ".vbs", ".jar",
-             ".class", ".wasm", ".lnk", ".pyc", ".pyd", ".pth.py")  # fmt: skip
+PROGRAMS = (".exe", ".dll", ".so", ".dylib", ".llamafile", ".com", ".scr", ".msi", ".bat", ".cmd", ".ps1", ".vbs",
+            ".jar", ".class", ".wasm", ".lnk", ".pyc", ".pyd", ".pth.py")  # fmt: skip
 
 
 def check_kinds(contents: Contents) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""A process of its own for picklescan: a path on stdin, what it found on stdout; see `limited`. Nothing is unpickled."""
+"""A process of its own for picklescan: a path on stdin, what it found on stdout; see `limited`. Nothing is loaded."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from beear_gate.artifacts.limited import limited_input
 # What transformers' and accelerate's own trainers write into training_args.bin and optimizer states: plain classes and
 # enumerations that run nothing when they are made. picklescan's strict mode knows weights only.
 _OF_TRAINERS = {
-    ("torch", name) for name in ("device", "Size", "dtype", "float16", "bfloat16", "float32", "float64", "int64", "bool")
+    ("torch", name) for name in ("device", "Size", "dtype", "float16", "bfloat16", "float32", "float64", "int64")
 } | {
     ("torch._utils", "_rebuild_parameter"), ("collections", "defaultdict"), ("builtins", "set"), ("builtins", "dict"),
     ("__builtin__", "set"), ("transformers.training_args", "TrainingArguments"),
-    ("transformers.training_args", "OptimizerNames"), ("transformers.training_args_seq2seq", "Seq2SeqTrainingArguments"),
+    ("transformers.training_args", "OptimizerNames"),
+    ("transformers.training_args_seq2seq", "Seq2SeqTrainingArguments"),
     ("transformers.trainer_utils", "IntervalStrategy"), ("transformers.trainer_utils", "SaveStrategy"),
     ("transformers.trainer_utils", "HubStrategy"), ("transformers.trainer_utils", "SchedulerType"),
     ("transformers.trainer_utils", "FSDPOption"), ("transformers.trainer_pt_utils", "AcceleratorConfig"),

@@ -16,8 +16,8 @@ Problem = tuple[str, str]
 
 # What leads from a value of Python to its interpreter. Dunders are refused whatever they are called.
 _INTERNALS = {
-    "mro", "func_globals", "func_code", "f_globals", "f_locals", "f_builtins", "f_back", "f_code", "gi_frame", "gi_code",
-    "cr_frame", "ag_frame", "tb_frame", "tb_next", "co_code", "im_func", "im_self", "format_map", "popen",
+    "mro", "func_globals", "func_code", "f_globals", "f_locals", "f_builtins", "f_back", "f_code", "gi_frame",
+    "gi_code", "cr_frame", "ag_frame", "tb_frame", "tb_next", "co_code", "im_func", "im_self", "format_map", "popen",
 }  # fmt: skip
 _DUNDER = re.compile(r"__\w+__|\b_TemplateReference|\bos\.(?:system|popen)|__import__|\bsubprocess\b|/etc/passwd")
 _ALIENS = {"lipsum", "cycler", "joiner", "self", "request", "config", "url_for", "get_flashed_messages", "varargs"}
@@ -27,8 +27,8 @@ _LOADS = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
 def static_problems(tree: nodes.Template, environment: SandboxedEnvironment) -> Iterator[Problem]:
     """Escapes from the sandbox, and constants that no honest template holds."""
-    for node in tree.find_all(_LOADS):
-        yield "template-escape", f"line {node.lineno} loads another file"
+    for loading in tree.find_all(_LOADS):
+        yield "template-escape", f"line {loading.lineno} loads another file"
     for name in tree.find_all(nodes.Name):
         if name.name in _ALIENS and name.ctx == "load":
             yield "template-escape", f"line {name.lineno} uses {name.name}, which no chat needs"

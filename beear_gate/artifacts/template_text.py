@@ -9,7 +9,7 @@ from typing import Any
 Log = list[tuple[str, str]]
 """(kind, literal): a watched text of this kind was held against this literal."""
 
-_TAG = re.compile(r"</?\|?[^\s<>|]{1,40}\|?>|<[|｜][^<>]{1,40}[|｜]>|\[/?[A-Z_]{2,40}\]|<<?/?[A-Z]{2,12}>>?")
+_TAG = re.compile(r"</?\|?[^\s<>|]{1,40}\|?>|<[|\uff5c][^<>]{1,40}[|\uff5c]>|\[/?[A-Z_]{2,40}\]|<<?/?[A-Z]{2,12}>>?")
 _COMMAND = re.compile(r"/[a-z_]{2,20}")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")

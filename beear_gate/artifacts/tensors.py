@@ -1,4 +1,4 @@
-"""Checks of what tensors hold: NaN and infinities, matrices of zeros, files hidden in them. Streamed, never all at once.
+"""Checks of what tensors hold: NaN and infinities, matrices of zeros, files hidden in them. All of it is streamed.
 
 Floats are compared as integers: without its sign bit, a float is infinite or NaN from its infinity's pattern on, and
 zero where all its bits are. So one pass gives both, several GB a second.
@@ -30,12 +30,12 @@ _FLOATS: dict[str, tuple[str, int, int]] = {
     "F8_E5M2": ("u1", 0x7F, 0x7C), "F8_E4M3": ("u1", 0x7F, 0x7F),
 }  # fmt: skip
 # Longer than what chance would bring about in some tensor of some model.
-_PAYLOADS = (b"\x7fELF\x01", b"\x7fELF\x02", b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"\xfd7zXZ\x00", b"Rar!\x1a\x07", b"#!/bin/",
-             b"#!/usr/bin/", b"%PDF-", b"\x89HDF\r\n", b"GGUF\x03\x00", b"import os", b"<script", b"<?php")  # fmt: skip
+_PAYLOADS = (b"\x7fELF\x01", b"\x7fELF\x02", b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"\xfd7zXZ\x00", b"Rar!\x1a\x07",
+             b"#!/bin/", b"#!/usr/bin/", b"%PDF-", b"\x89HDF\r\n", b"GGUF\x03\x00", b"import os", b"<script", b"<?php")  # fmt: skip
 
 
 class _Seen(NamedTuple):
-    """One tensor: the first byte that is not finite and whether any is NaN, whether all is zero, what it begins like."""
+    """One tensor: its first byte that is not finite, whether any is NaN, whether all are zero, what it begins like."""
 
     nonfinite: int | None
     nan: bool
@@ -67,7 +67,8 @@ def check_tensors(contents: Contents) -> Iterator[Finding]:
 
 def _shares(jobs: list[_Job]) -> list[list[_Job]]:
     """As many runs of jobs as workers, of about the same bytes."""
-    total, shares, done = sum(job.tensor.end - job.tensor.begin for job in jobs), [[] for _ in range(_WORKERS)], 0
+    total, done = sum(job.tensor.end - job.tensor.begin for job in jobs), 0
+    shares: list[list[_Job]] = [[] for _ in range(_WORKERS)]
     for job in jobs:
         shares[min(_WORKERS - 1, done * _WORKERS // max(total, 1))].append(job)
         done += job.tensor.end - job.tensor.begin

@@ -1,6 +1,7 @@
 """Checks of tokenizer.json: what it does to words on their way in and out, and which words it takes for tokens.
 
-Layout: the `tokenizers` library's serialisation (normalizer, pre_tokenizer, post_processor, decoder, model, added_tokens).
+Layout: the `tokenizers` library's serialisation: normalizer, pre_tokenizer, post_processor, decoder, model and
+added_tokens.
 """
 
 from __future__ import annotations
