@@ -14,7 +14,6 @@ from beear_gate.artifacts.template_render import template_problems
 from beear_gate.hub import pull
 from beear_gate.records import Finding, Severity
 
-
 _looked_at: dict[frozenset[tuple[str, bytes | Link]], tuple[Finding, ...]] = {}
 
 

@@ -30,8 +30,10 @@ _FLOATS: dict[str, tuple[str, int, int]] = {
     "F8_E5M2": ("u1", 0x7F, 0x7C), "F8_E4M3": ("u1", 0x7F, 0x7F),
 }  # fmt: skip
 # Longer than what chance would bring about in some tensor of some model.
-_PAYLOADS = (b"\x7fELF\x01", b"\x7fELF\x02", b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"\xfd7zXZ\x00", b"Rar!\x1a\x07",
-             b"#!/bin/", b"#!/usr/bin/", b"%PDF-", b"\x89HDF\r\n", b"GGUF\x03\x00", b"import os", b"<script", b"<?php")  # fmt: skip
+_PAYLOADS = (
+    b"\x7fELF\x01", b"\x7fELF\x02", b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"\xfd7zXZ\x00", b"Rar!\x1a\x07", b"#!/bin/",
+    b"#!/usr/bin/", b"%PDF-", b"\x89HDF\r\n", b"GGUF\x03\x00", b"import os", b"<script", b"<?php",
+)  # fmt: skip
 
 
 class _Seen(NamedTuple):
