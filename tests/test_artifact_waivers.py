@@ -104,7 +104,8 @@ def issue(severity: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("severities", "code", "verdict"),
     [
-        ([], 0, "clean"), (["info"], 1, "clean"), (["warning", "info"], 1, "warning"), (["warning", "critical"], 1, "critical"),
+        ([], 0, "clean"), (["info"], 1, "clean"), (["warning", "info"], 1, "warning"),
+        (["warning", "critical"], 1, "critical"),
         (["critical"], 2, "critical"), ([], 2, "inconclusive"), (["fatal"], 1, "inconclusive"), ([], 7, "inconclusive"),
     ],
 )  # fmt: skip

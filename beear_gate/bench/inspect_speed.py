@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,12 +62,19 @@ def _write(folder: Path, size: int) -> float:
     return sum(path.stat().st_size for path in folder.iterdir()) / 1e6
 
 
+# A process begins with the peak of the one that it was forked from, so a small one stands in between.
+_BETWEEN = """
+import json, resource, subprocess, sys, time
+start = time.monotonic()
+code = subprocess.run([sys.executable, "-m", "beear_gate", "inspect", sys.argv[1]], stdout=subprocess.DEVNULL).returncode
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([code, time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6]))
+"""
+
+
 def _run(folder: str, size: float) -> Speed:
-    start = time.monotonic()
-    child = subprocess.Popen([sys.executable, "-m", "beear_gate", "inspect", folder], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - start
-    if child.returncode not in (0, 1):
-        raise RuntimeError(f"inspect ended with {child.returncode}")
-    return Speed(size, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000)
+    done = subprocess.run([sys.executable, "-c", _BETWEEN, folder], capture_output=True, text=True, check=True)
+    code, seconds, cpu_seconds, peak = json.loads(done.stdout)
+    if code not in (0, 1):
+        raise RuntimeError(f"inspect ended with {code}")
+    return Speed(size, seconds, cpu_seconds, peak)
