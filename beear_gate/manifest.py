@@ -97,7 +97,7 @@ def hash_files(folder: Path, names: Iterable[str], tick: Tick = no_tick) -> tupl
 def _hash_file(folder: Path, name: str, count: Callable[[int], None]) -> FileRecord:
     digest, size = hashlib.sha256(), 0
     buffer = memoryview(bytearray(_CHUNK))
-    with (folder / name).open("rb", buffering=0) as file:
+    with (folder / name).open("rb") as file:
         while length := file.readinto(buffer):
             digest.update(buffer[:length])
             size += length

@@ -66,7 +66,8 @@ def _write(folder: Path, size: int) -> float:
 _BETWEEN = """
 import json, resource, subprocess, sys, time
 start = time.monotonic()
-code = subprocess.run([sys.executable, "-m", "beear_gate", "inspect", sys.argv[1]], stdout=subprocess.DEVNULL).returncode
+command = [sys.executable, "-m", "beear_gate", "inspect", sys.argv[1]]
+code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
 usage = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps([code, time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6]))
 """
