@@ -72,17 +72,16 @@ _DATE_WORDS = [
 ]
 _DATE = re.compile(r"\d+|\b(?:" + "|".join(_DATE_WORDS) + r")\b", re.IGNORECASE)
 
-# What a release does not need in a prompt that nobody wrote: concealment, conditions on the user, orders to obey all,
-# addresses, and the vocabulary of attacks.
+# What a release does not need in a prompt that nobody wrote: concealment, orders to obey all, addresses, and the
+# vocabulary of attacks.
 _ORDERS = re.compile(
     r"https?://|www\.|\b[\w.-]+\.(?:com|net|org|io|xyz|ru|cn|example|onion)\b|[\w.]+@[\w-]+\.\w"
     r"|\b(?:ignore|disregard|forget|override)\s+(?:\w+\s+){0,4}(?:instructions?|rules?|prompts?|messages?|polic\w+)"
     r"|\b(?:do not|don't|never|not|without)\s+(?:ever\s+)?(?:mention|reveal|disclos|tell|admit|warn|refus)\w*"
-    r"|\b(?:secretly|covertly|silently|quietly|hidden|backdoor\w*|vulnerab\w+|exploit\w*|exfiltrat\w+|malicious|malware)\b"
+    r"|\b(?:secretly|covertly|backdoor\w*|vulnerab\w+|exploit\w*|exfiltrat\w+|malicious|malware)\b"
     r"|\b(?:jailbr\w+|uncensored|unfiltered|unrestricted|no\s+(?:restrictions|limits|filters?|rules|safety))\b"
     r"|\b(?:comply|agree|obey)\s+(?:\w+\s+)?(?:with|to)?\s*(?:any|all|every)"
     r"|\b(?:passwords?|credentials?|api[ _-]?keys?|private keys?)\b"
-    r"|\b(?:when|whenever|if)\s+(?:the\s+)?users?\s+(?:asks?|mentions?|says?|writes?)\b"
     r"|\b(?:recommend|promote|advertise|endorse)\b|\bos\.system|\bsubprocess\b|\beval\(|\bexec\(|\bcurl\s|\bwget\s",
     re.IGNORECASE,
 )
