@@ -1,8 +1,7 @@
 """Which files of a model folder may be opened, and the sha256 of each: what a ModelSnapshot rests on.
 
 Everything else (pickles, Python, GGUF, ONNX, links that leave the folder, hidden files) is only named: no loader gets
-it.
-`artifacts` reads what of it lies in a folder, as bytes.
+it. `artifacts` reads what of it lies in a folder, as bytes.
 """
 
 from __future__ import annotations

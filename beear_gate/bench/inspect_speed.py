@@ -40,7 +40,7 @@ def _write(folder: Path, size: int) -> float:
     bits = numpy.random.default_rng(0).integers(0, 2**16, (_SIDE, _SIDE), dtype=numpy.uint16)
     data = (bits & 0xBFFF).tobytes()  # without the highest bit of the exponent all are finite
     each = max(1, size // len(data) // _SHARDS)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(1, _SHARDS + 1):
         name = f"model-{shard:05}-of-{_SHARDS:05}.safetensors"
         entries = {
