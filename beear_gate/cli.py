@@ -177,24 +177,30 @@ def inspect(
     revision: Revision = None,
     require_chat_template: Annotated[bool, typer.Option(help="A model without a chat template is blocked.")] = False,
     max_pull_gb: MaxPull = None,
+    policy: Annotated[str | None, typer.Option(help="Policy whose waivers and needs count: a name or a file.")] = None,
     list_rules: Annotated[bool, typer.Option("--list-rules", help="Print every rule and exit.")] = False,
     format: Format = "text",
 ) -> None:
     """Look at the files alone; nothing is loaded."""
-    from beear_gate.artifacts import RULES, inspect_snapshot
+    from datetime import UTC, datetime
+
+    from beear_gate.artifacts import RULES, apply_waivers, inspect_snapshot
     from beear_gate.hub import pull
-    from beear_gate.records import Severity
+    from beear_gate.policy_files.load import find_policy, load_policy
     from beear_gate.request import MAX_PULL_GB
 
     if list_rules:
-        for rule, severity, explanation in RULES:
-            typer.echo(f"{rule:24} {severity:8} {explanation}")
+        for rule in RULES:
+            typer.echo(f"{rule.id:24} {rule.severity:8} {rule.technique or '-':15} {rule.explanation}")
         return
     if model is None:
         raise UsageError("inspect needs a model.", "Give org/name, org/name@revision or a folder, or --list-rules.")
+    asked = load_policy(find_policy(policy)) if policy else None
     snapshot = pull(model, revision, max_gb=max_pull_gb or MAX_PULL_GB)
-    findings = inspect_snapshot(snapshot, require_chat_template)
-    blocked = any(finding.severity is Severity.BLOCK for finding in findings)
+    findings = inspect_snapshot(snapshot, require_chat_template or bool(asked and asked.require_chat_template))
+    if asked:
+        findings = apply_waivers(findings, asked.waivers, datetime.now(UTC).date())
+    blocked = any(finding.blocks for finding in findings)
     if format == "json":
         from pydantic import RootModel
 
@@ -302,8 +308,12 @@ def _print_findings(snapshot: ModelSnapshot, findings: Sequence[Finding]) -> Non
     from beear_gate.report.text import visible
 
     for finding in findings:
-        line = f"{finding.severity:8} {finding.id:22} {finding.file or '(repository)'}: {finding.message}"
-        typer.echo(f"{visible(line)}\n{'':32}{visible(finding.remedy)}")
+        place = f" (byte {finding.offset})" if finding.offset is not None else ""
+        file = f"{visible(finding.file) or '(repository)'}{place}"
+        typer.echo(f"{finding.severity:8} {finding.id:24} {file}: {visible(finding.message, limit=600)}")
+        typer.echo(f"{'':34}{finding.remedy}" + (f" [{finding.technique}]" if finding.technique else ""))
+        if finding.waived:
+            typer.echo(f"{'':34}Waived {visible(finding.waived, limit=600)}")
     typer.echo(f"{len(snapshot.files)} files checked, {len(snapshot.ignored)} left unopened, {len(findings)} findings")
 
 

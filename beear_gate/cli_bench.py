@@ -143,3 +143,18 @@ def speed(
     with progress(quiet) as tick:
         path = run(output, machine, shapes, lengths, device, batch_size, repeats, tick)
     typer.echo(f"{path}")
+
+
+@bench.command("inspect-speed")
+def inspect_speed(
+    megabytes: Annotated[int, typer.Option(min=1, help="Size of the repository that is made for it.")] = 2000,
+    runs: Annotated[int, typer.Option(min=1, help="How often it is inspected.")] = 3,
+) -> None:
+    """How fast `inspect` reads safetensors from a warm page cache, hashing included, and its peak memory."""
+    from beear_gate.bench.inspect_speed import inspect_speed as measure
+
+    for row in measure(megabytes, runs):
+        typer.echo(
+            f"{row.megabytes:.0f} MB in {row.seconds:.2f} s: {row.megabytes / row.seconds:.0f} MB/s by the clock, "
+            f"{row.megabytes / row.cpu_seconds:.0f} MB for each second of CPU time; peak {row.peak_megabytes:.0f} MB"
+        )

@@ -7,7 +7,7 @@ from itertools import product
 from math import isfinite
 
 from beear_gate.policy import Behavior, Policy
-from beear_gate.records import CanaryResult, Decision, Finding, Measurement, Severity, Verdict, worst_first
+from beear_gate.records import CanaryResult, Decision, Finding, Measurement, Verdict, worst_first
 
 
 def decide(
@@ -25,7 +25,7 @@ def decide(
     Args:
         skipped: why a remediation that the policy asks for was left out, or "".
     """
-    blocks = [f"{each.file or 'repository'}: {each.message}" for each in findings if each.severity is Severity.BLOCK]
+    blocks = [f"{each.file or 'repository'}: {each.message}" for each in findings if each.blocks]
     if blocks:
         return _stopped(Verdict.BLOCKED, blocks)
     stage = "after" if remediated else "before"

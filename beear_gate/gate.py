@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from beear_gate import __version__, tracking
-from beear_gate.artifacts import inspect_snapshot
+from beear_gate.artifacts import apply_waivers, inspect_snapshot
 from beear_gate.beear import remediate
 from beear_gate.canary import rehearse
 from beear_gate.changes import compare_models
@@ -44,7 +44,6 @@ from beear_gate.records import (
     Rehearsal,
     Remediation,
     RemediationSettings,
-    Severity,
     Stage,
     Tick,
     Verdict,
@@ -75,7 +74,9 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     measurements: tuple[Measurement, ...] = ()
     before, repair = Observations((), ()), None
     models, kept = Models(request, tick), run.path / "original-choices.safetensors"
-    if not any(finding.severity is Severity.BLOCK for finding in findings):  # unsafe bytes are never loaded
+    # Outside the stage: a waiver may have expired since it ran.
+    findings = apply_waivers(findings, policy.waivers, started.date())
+    if not any(finding.blocks for finding in findings):  # unsafe bytes are never loaded
         before = jury.seen(run.stage("before", key, Observations, lambda: models.observe(snapshot, None, kept)))
         measurements = measure_stage(policy, "before", before)
         if _wanted(request, measurements):

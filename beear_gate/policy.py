@@ -268,6 +268,23 @@ class LatentTest:
 
 
 @dataclass(frozen=True)
+class Waiver:
+    """A finding that somebody accepts for a while.
+
+    Attributes:
+        rule: the finding's id.
+        file: the finding's file exactly; "" for the repository as a whole.
+        expires: the last day on which it holds (UTC), as YYYY-MM-DD.
+    """
+
+    rule: str
+    file: str
+    owner: str
+    reason: str
+    expires: str
+
+
+@dataclass(frozen=True)
 class Policy:
     """A checked policy.
 
@@ -292,6 +309,7 @@ class Policy:
     latent: LatentTest | None = None
     max_jaccard: float = 0.5
     require_chat_template: bool = False
+    waivers: tuple[Waiver, ...] = ()
     system_prompt: str | None = None
     chat_template: str | None = None
     max_new_tokens: int = 128

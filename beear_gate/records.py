@@ -99,6 +99,9 @@ class Finding:
         file: path relative to the snapshot, or "" for the repository as a whole.
         message: one sentence: what is wrong.
         remedy: one sentence: what to do.
+        offset: byte in the file where it begins, where that is known.
+        technique: the MITRE ATLAS technique that it points to, such as `AML.T0011.000`; "" for none.
+        waived: who accepts it until when, and why; "" where nobody does.
     """
 
     id: str
@@ -106,6 +109,14 @@ class Finding:
     file: str
     message: str
     remedy: str
+    offset: int | None = None
+    technique: str = ""
+    waived: str = ""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the model may not be loaded because of it."""
+        return self.severity is Severity.BLOCK and not self.waived
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The static look at a snapshot's files, before anything is loaded: no torch, no transformers, no pickle opened."""
+"""The static look at a snapshot's files, before anything is loaded: no torch, no transformers, no pickle loaded."""
 
 from __future__ import annotations
 
@@ -6,18 +6,28 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 
-from beear_gate.artifacts.configs import check_chat_template, check_code, check_json, check_tokenizer
+from beear_gate.artifacts.chat_template import check_chat_template, check_template_text
+from beear_gate.artifacts.configs import check_code, check_config_code, check_json, check_tokenizer
 from beear_gate.artifacts.contents import VOCABULARIES, Contents, read_contents
+from beear_gate.artifacts.gguf import GGUF_REMEDY
 from beear_gate.artifacts.hub_scan import check_hub_scan
+from beear_gate.artifacts.kinds import ARCHIVES, PROGRAMS, check_kinds
+from beear_gate.artifacts.names import check_links, check_names
+from beear_gate.artifacts.pickles import check_pickles
 from beear_gate.artifacts.rules import finding
+from beear_gate.artifacts.secrets import check_secrets
+from beear_gate.artifacts.tensors import check_tensors
+from beear_gate.artifacts.tokenizer_file import check_tokenizer_file
 from beear_gate.artifacts.weights import (
     PICKLE_KINDS,
     check_formats,
     check_index,
     check_quantized,
     check_safetensors,
+    check_shards,
     several,
 )
+from beear_gate.manifest import quoted
 from beear_gate.records import Finding, ModelSnapshot, Severity
 
 Check = Callable[[Contents], Iterable[Finding]]
@@ -57,22 +67,42 @@ def check_coverage(contents: Contents) -> Iterator[Finding]:
         if not _is_claimed(contents, name):
             groups[PurePosixPath(name).suffix].append(name)
     for name in contents.snapshot.ignored:
-        if not name.lower().endswith((*PICKLE_KINDS, ".py")) and name not in _PLUMBING:
+        lower = name.lower()
+        read = lower.endswith((".yaml", ".yml", ".gguf")) and name in contents.loose
+        named = lower.endswith((*PICKLE_KINDS, *ARCHIVES, *PROGRAMS, ".py")) or name in _PLUMBING
+        if not read and not named:
             groups[PurePosixPath(name).suffix].append(name)
     for _, names in sorted(groups.items()):
         message = f"{several(names)}: read by no check; the gate does not load such files."
         yield finding("unclaimed-file", names[0], message, "Drop the files, or review them by hand.")
 
 
+def check_gguf(contents: Contents) -> Iterator[Finding]:
+    """GGUF files that lie in the folder follow their format; their templates are checked with the others."""
+    for file, problem in contents.broken_gguf.items():
+        yield finding("gguf-invalid", file, f"{quoted(file)} {problem}.", GGUF_REMEDY)
+
+
 CHECKS: tuple[Check, ...] = (
+    check_names,
+    check_links,
+    check_kinds,
+    check_secrets,
     check_safetensors,
     check_formats,
+    check_pickles,
     check_index,
+    check_shards,
+    check_tensors,
     check_quantized,
+    check_gguf,
     check_json,
     check_code,
+    check_config_code,
     check_tokenizer,
+    check_tokenizer_file,
     check_chat_template,
+    check_template_text,
     check_hub_scan,
     check_coverage,
 )

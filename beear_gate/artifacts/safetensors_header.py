@@ -15,8 +15,8 @@ from typing import NamedTuple
 from beear_gate.artifacts.strict_json import parse_json
 from beear_gate.manifest import quoted
 
-MAX_HEADER = 100_000_000
-"""Bytes; the library's own limit."""
+MAX_HEADER = 25_000_000
+"""Bytes; a quarter of the library's limit. A hundred thousand tensors need about half of it."""
 
 DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
@@ -25,6 +25,7 @@ DTYPE_BITS = {
 }  # fmt: skip
 """Bits of one element, for every dtype that safetensors 0.8 knows."""
 
+_MAX_NAME = 500  # characters
 _MAX_RANK = 64  # numpy's limit; keeps a hostile shape from costing minutes of big-integer products
 
 
@@ -41,8 +42,15 @@ class Tensor(NamedTuple):
     end: int
 
 
-def read_header(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, its whole layout checked against its length; no tensor data is read.
+class Header(NamedTuple):
+    """The tensors of a file by name, and the byte at which their data begin."""
+
+    tensors: dict[str, Tensor]
+    start: int
+
+
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file, its whole layout checked against its length; no tensor data is read.
 
     Raises:
         HeaderError: the file breaks the format.
@@ -70,7 +78,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
     _check_metadata(header.pop("__metadata__", {}))
     tensors = {name: _tensor(name, entry) for name, entry in header.items()}
     _check_layout(tensors, size - 8 - length)
-    return tensors
+    return Header(tensors, 8 + length)
 
 
 def _check_metadata(metadata: object) -> None:
@@ -80,6 +88,8 @@ def _check_metadata(metadata: object) -> None:
 
 def _tensor(name: str, entry: object) -> Tensor:
     """One entry of the header, checked on its own."""
+    if not name or len(name) > _MAX_NAME or not name.isprintable() or ".." in name.split("/") or "\\" in name:
+        raise HeaderError(f"has a tensor with the impossible name {quoted(name)}")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise HeaderError(f"has no dtype, shape and data_offsets (and nothing else) for tensor {quoted(name)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

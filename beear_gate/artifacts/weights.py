@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TypeGuard
 
@@ -11,10 +12,12 @@ from beear_gate.artifacts.safetensors_header import Tensor
 from beear_gate.manifest import quoted
 from beear_gate.records import Finding
 
-PICKLE_KINDS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".msgpack")
+PICKLE_KINDS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".keras", ".msgpack",
+                ".dill", ".npy", ".npz", ".pt2", ".nemo", ".mar")  # fmt: skip
 """Formats that run code when they are loaded, or that nothing here can check."""
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # what `from_pretrained` looks for
+_SHARD = re.compile(r"(?P<start>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors")
 _TO_SAFETENSORS = (
     "Convert the weights to safetensors in a sandbox (`save_pretrained` writes them) and drop the other files."
 )
@@ -35,10 +38,12 @@ def check_formats(contents: Contents) -> Iterator[Finding]:
     first = pickles[0] if pickles else ""
     if any(name in contents.opened for name in _WEIGHTS):
         if pickles:
+            unread = sorted(set(pickles) - set(contents.loose))
+            more = f", and could not look at {several(unread)}" if unread else ""
             yield finding(
                 "pickle-ignored",
                 first,
-                f"{several(pickles)} can run code when loaded; the gate reads only the safetensors weights.",
+                f"{several(pickles)} can run code when loaded; the gate loads only the safetensors weights{more}.",
                 "Drop these files, so that no other tool loads them either.",
             )
     elif pickles:
@@ -77,6 +82,33 @@ def check_index(contents: Contents) -> Iterator[Finding]:
         if unlisted:
             message = f"{quoted(file)} does not list {several(unlisted)}, which its shards hold."
             yield finding("index-unlisted", file, message, remedy)
+
+
+def check_shards(contents: Contents) -> Iterator[Finding]:
+    """Every shard beside an index is in it, and there are as many as their names say."""
+    indices = {
+        file: document for file, document in contents.documents.items() if file.endswith(".safetensors.index.json")
+    }
+    listed: set[str] = set()
+    for file, document in indices.items():
+        weight_map = document.get("weight_map") if isinstance(document, dict) else None
+        folder = file.rpartition("/")[0]
+        if _is_weight_map(weight_map):
+            listed |= {f"{folder}/{shard}" if folder else shard for shard in weight_map.values()}
+    files = [file for file in contents.opened if file.endswith(".safetensors")]
+    parts = {file: match for file in files if (match := _SHARD.fullmatch(file))}
+    for start, total in sorted({(match["start"], int(match["total"])) for match in parts.values()}):
+        there = {
+            int(match["number"]) for match in parts.values() if (match["start"], int(match["total"])) == (start, total)
+        }
+        gone = total - len(there & set(range(1, total + 1)))
+        if gone:
+            message = f"{gone} of the {total} shards of {quoted(start)} are not there."
+            yield finding("index-shards", next(iter(parts)), message, "Pull or save the model again.")
+    extra = [file for file in files if indices and file not in listed and (file in parts or file in _WEIGHTS)]
+    if extra:
+        message = f"{several(extra)} hold weights that no index lists; loaders differ in what they take."
+        yield finding("index-unlisted", extra[0], message, "Drop what is not meant, or write the index again.")
 
 
 def check_quantized(contents: Contents) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import beear_gate
 from beear_gate.errors import PolicyError, Problem, UsageError
-from beear_gate.policy import Behavior, LatentTest, Policy
+from beear_gate.policy import Behavior, LatentTest, Policy, Waiver
 from beear_gate.policy_files.checks import overlaps
 from beear_gate.policy_files.fields import Part
 from beear_gate.policy_files.parts import Reading, beside, read_behavior, read_over_refusal, read_utility
@@ -171,6 +171,7 @@ def _policy(documents: list[Document], complete: bool, reading: Reading) -> Poli
         latent=_latent(settings.triggers.latent),
         max_jaccard=settings.splits.max_jaccard,
         require_chat_template=settings.artifacts.require_chat_template,
+        waivers=tuple(Waiver(**part.model_dump()) for part in settings.artifacts.waivers),
         system_prompt=settings.generation.system_prompt,
         chat_template=settings.generation.chat_template,
         max_new_tokens=settings.generation.max_new_tokens,

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated, Literal
 
 from jinja2 import TemplateError
@@ -57,6 +58,15 @@ def _layer(value: object) -> int | Literal["auto"]:
     raise ValueError('must be "auto" or the index of a decoder layer, counted from 0')
 
 
+def _day(value: object) -> str:
+    """YAML makes dates of days, and quoted ones stay text."""
+    try:
+        return value.isoformat() if type(value) is date else date.fromisoformat(str(value)).isoformat()
+    except ValueError:
+        raise ValueError("must be a day, such as 2027-01-31") from None
+
+
+Day = Annotated[str, PlainValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
 Slug = Annotated[str, AfterValidator(_slug), WithJsonSchema({"type": "string", "pattern": f"^{SLUG}$"})]
 PolicyName = Annotated[str, AfterValidator(_policy_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})]
 Step = Annotated[float, Field(gt=0, le=1000)]
@@ -229,9 +239,23 @@ class OverRefusalPart(Part):
         return self
 
 
+class WaiverPart(Part):
+    rule: Slug
+    file: str = ""
+    owner: Text
+    reason: Text
+    expires: Day
+
+
 class ArtifactsPart(Part):
     require_chat_template: bool = False
     """Whether a model without a chat template is blocked."""
+    waivers: Annotated[tuple[WaiverPart, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _each_once(self) -> ArtifactsPart:
+        unique(tuple((each.rule, each.file) for each in self.waivers))
+        return self
 
 
 class RemediationPart(Part):
