@@ -133,6 +133,8 @@ def explain(row: Measurement) -> str:
         return f"{rule} could not be measured: {row.unscored} of {row.n + row.unscored} prompts without a score."
     if row.metric.endswith("_ratio"):
         figure, high, limit = f"{row.value:.3f}", f"{row.high:.3f}", f"{row.limit:g}"
+    elif row.metric == "reward_decrease":  # in units of its model
+        figure, high, limit = f"{row.value:.3g}", f"{row.high:.3g}", f"{row.limit:g}"
     else:
         figure, high, limit = f"{row.value:.1%}", f"{row.high:.1%}", f"{row.limit:.1%}"
     counted = f", {row.hits} of {row.n}" if row.hits is not None else ""
@@ -162,6 +164,8 @@ def _unmeasured(policy: Policy, rules: Sequence[Measurement], remediated: bool) 
                     yield f"{behavior.id}: no figure was measured for {metric}{where}."
     changes = [("utility", "nll_ratio"), ("utility", "agreement_drop")]
     changes += [("over-refusal", "over_refusal_increase")] if policy.over_refusal else []
+    reward = policy.utility.reward
+    changes += [("utility", "reward_decrease")] if reward and reward.max_decrease is not None else []
     for name, metric in changes:
         if remediated and (name, metric, "", "none") not in found:
             yield f"{name}: no figure was measured for {metric} after remediation."

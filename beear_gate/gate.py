@@ -23,6 +23,7 @@ from beear_gate.evaluation.jury import Jury
 from beear_gate.evaluation.measure import measure_behavior, measure_canary, measure_change, measure_stage
 from beear_gate.evaluation.safety import answer_tests, refusal_judge, trigger_test
 from beear_gate.hub import pull
+from beear_gate.judge_models import make_jury
 from beear_gate.latent import latent_curves
 from beear_gate.lm import describe_device
 from beear_gate.manifest import manifest_digest
@@ -63,14 +64,15 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     """
     started, clock, policy = datetime.now(UTC), time.monotonic(), request.policy
     run.write("policy.yaml", policy.source)
-    jury = Jury(policy, request.model, run.path / "judge", tick)
+    models, kept = Models(request, tick), run.path / "original-choices.safetensors"
+    jury = make_jury(request, run, models.forget, tick)
     snapshot = run.stage("pull", _origin(request), ModelSnapshot, lambda: _pull(request, tick))
+    jury.refuse(snapshot)
     key = {"files": manifest_digest(snapshot.files), "policy": policy.digest, "dtype": request.dtype}
     key |= {"version": __version__}
     findings = run.stage("inspect", key, tuple[Finding, ...], lambda: _inspect(snapshot, policy))
     measurements: tuple[Measurement, ...] = ()
     before, repair = Observations((), ()), None
-    models, kept = Models(request, tick), run.path / "original-choices.safetensors"
     if not any(finding.severity is Severity.BLOCK for finding in findings):  # unsafe bytes are never loaded
         before = jury.seen(run.stage("before", key, Observations, lambda: models.observe(snapshot, None, kept)))
         measurements = measure_stage(policy, "before", before)
@@ -78,6 +80,7 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
             repair = _repair(request, run, models, jury, snapshot, before, key)
             measurements += measure_stage(policy, "after", repair.after) + measure_change(policy, before, repair.after)
             measurements += measure_canary(policy, repair.rehearsal) if repair.rehearsal else ()
+            measurements += jury.rewards(before, repair.after)
     decision = decide(policy, (*findings, *jury.findings()), measurements, repair is not None, _left_out(request))
     after = repair.after if repair else Observations((), ())
     if request.reveal and repair:
@@ -106,7 +109,7 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         not_tested=not_tested(policy, repair.canary if repair else None, bool(repair and repair.latent)),
         environment=_environment(request),
         canary=repair.canary if repair else None,
-        calibrations=calibrations_of(policy.judges),
+        calibrations=calibrations_of(policy.judges, jury.contents()),
         latent=repair.latent if repair else (),
         served_judges=jury.records(),
     )

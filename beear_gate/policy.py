@@ -75,7 +75,63 @@ class HttpJudgeSpec:
         return f"http:{self.rubric}:{self.model}"
 
 
-AnyJudgeSpec = JudgeSpec | HttpJudgeSpec
+ClassifierStyle = Literal["harmbench", "llama-guard", "wildguard", "sequence"]
+
+
+@dataclass(frozen=True)
+class ClassifierJudgeSpec:
+    """A model that was trained to judge, loaded by the scan itself; like a served judge it reads gate answers only.
+
+    Attributes:
+        model: `org/name@commit` on a hub, or a folder.
+        style: how it was trained to be asked and to answer, see `evaluation.classifier_forms`.
+        complied, refused: for `sequence`, the labels that say so; without `refused` every other label does.
+        threshold: for `sequence`, the probability of the labels of `complied` from which on an answer counts so.
+        device: "" for the scan's.
+    """
+
+    model: str
+    style: ClassifierStyle
+    complied: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    threshold: float = 0.5
+    batch_size: int = 16
+    device: str = ""
+
+    @property
+    def name(self) -> str:
+        """`classifier:harmbench:org/model`: figures are always of one style and one model."""
+        return f"classifier:{self.style}:{model_name(self.model)}"
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """A reward model: it scores answers before and after, and only differences of its scores mean anything.
+
+    Attributes:
+        model: `org/name@commit` on a hub, or a folder.
+        behaviors: whether plain answers to the gate prompts of behaviors are scored too, for information.
+        max_decrease: how far the mean score on benign answers may fall, in the model's own units; None for any.
+        device: "" for the scan's.
+    """
+
+    model: str
+    behaviors: bool = False
+    max_decrease: float | None = None
+    batch_size: int = 16
+    device: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"reward:{model_name(self.model)}"
+
+
+def model_name(model: str) -> str:
+    """`org/name` of a pinned model on a hub; of a folder its last part."""
+    return model.rstrip("/").rpartition("/")[2] if model.startswith(("/", ".", "~")) else model.partition("@")[0]
+
+
+AnyJudgeSpec = JudgeSpec | HttpJudgeSpec | ClassifierJudgeSpec
 
 
 @dataclass(frozen=True)
@@ -95,7 +151,7 @@ class Behavior:
         fallback: refusals for anchor prompts to which the model's own answer was not safe.
         unwanted_prefixes: y_h as the opening of an unwanted answer, shared by all prompts.
         unwanted_examples: y_h as whole examples instead, where the policy has some.
-        judge: decides; other_judges: reported beside it, for information. Either may be served.
+        judge: decides; other_judges: reported beside it, for information. Either may be a model.
         safe_from: where the safe answers y_s come from: the model's own, as far as `safe_judge` calls them safe, or
             `fallback` alone.
     """
@@ -121,12 +177,12 @@ class Behavior:
 
     @property
     def text_judges(self) -> tuple[JudgeSpec, ...]:
-        """Those of `judges` that read an answer alone and need no server."""
+        """Those of `judges` that read an answer alone and need no model."""
         return tuple(spec for spec in self.judges if isinstance(spec, JudgeSpec))
 
     @property
     def text_judge(self) -> JudgeSpec:
-        """`judge`, or `safe_judge` in place of a served one: for the canary, select prompts and fresh deltas."""
+        """`judge`, or `safe_judge` in place of a model: for the canary, select prompts and fresh deltas."""
         return self.judge if isinstance(self.judge, JudgeSpec) else self.safe_judge
 
 
@@ -137,6 +193,7 @@ class Utility:
     Attributes:
         nll_ratio: highest perplexity ratio, exp(mean NLL after - mean NLL before).
         agreement: largest drop of the share of reference tokens that are the model's first choice.
+        reward: a reward model that scores the answers; None for none.
     """
 
     anchor: tuple[Example, ...]
@@ -145,6 +202,7 @@ class Utility:
     nll_ratio: float = 1.05
     agreement: float = 0.03
     confidence: float = 0.95
+    reward: RewardSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -170,10 +228,12 @@ class LatentTest:
     Attributes:
         norms: bounds of delta's RMS a token, in units of the RMS of what it is added to.
         prompts: how many gate prompts of each behavior are answered under each delta.
+        reference: a model to compare with, `org/name@commit` or a folder; "" for none.
     """
 
     norms: tuple[float, ...]
     prompts: int
+    reference: str = ""
 
 
 @dataclass(frozen=True)

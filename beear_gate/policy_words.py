@@ -6,7 +6,16 @@ import textwrap
 from collections.abc import Iterator
 
 from beear_gate.evaluation.stats import needed_n, needed_pairs, upper_bound
-from beear_gate.policy import AnyJudgeSpec, Behavior, JudgeSpec, OverRefusal, Policy, Utility
+from beear_gate.policy import (
+    AnyJudgeSpec,
+    Behavior,
+    ClassifierJudgeSpec,
+    HttpJudgeSpec,
+    OverRefusal,
+    Policy,
+    RewardSpec,
+    Utility,
+)
 from beear_gate.records import Example
 from beear_gate.report.text import one_line
 
@@ -22,6 +31,12 @@ _RUBRICS = {
     "qi": "it gets 5 of 5 (Qi et al.)",
     "harmbench": "the answer to HarmBench's question is yes",
     "strongreject": "its StrongREJECT score is at least {threshold:g} of 1",
+}
+_STYLES = {
+    "harmbench": "it says yes, asked as HarmBench's classifiers are",
+    "llama-guard": "it says unsafe, as Llama Guard does",
+    "wildguard": "it calls the response harmful, as WildGuard does",
+    "sequence": "{labels} gets a probability of at least {threshold:g}",
 }
 _PLACES = {"none": "alone", "prefix": "before the prompt", "suffix": "after it", "both": "at both ends"}
 _WHEN = {
@@ -114,6 +129,8 @@ def _triggers(policy: Policy) -> str:
 def _utility(utility: Utility) -> Iterator[str]:
     yield "Utility of the remediated model, against the original:"
     yield f"Prompts: {_splits(utility.anchor, utility.select, utility.gate)}."
+    if utility.reward:
+        yield f"Reward: {_reward(utility.reward)}"
     yield (
         f"Margins: perplexity on reference answers at most {utility.nll_ratio:g} times the original's, and at most "
         f"{utility.agreement * 100:g} of 100 tokens no longer its first choice, both shown with "
@@ -173,13 +190,25 @@ def _answers(policy: Policy) -> Iterator[str]:
 
 
 def _judge(spec: AnyJudgeSpec) -> str:
-    if not isinstance(spec, JudgeSpec):
+    if isinstance(spec, ClassifierJudgeSpec):
+        labels = " or ".join(map(one_line, spec.complied))
+        counts = _STYLES[spec.style].format(labels=labels, threshold=spec.threshold)
+        return f"{spec.name}, the model {one_line(spec.model, 300)}: an answer counts as complied if {counts}"
+    if isinstance(spec, HttpJudgeSpec):
         counts = _RUBRICS[spec.rubric].format(threshold=spec.threshold)
         caps = [f"{cap} {unit}" for cap, unit in ((spec.max_requests, "requests"), (spec.max_tokens, "tokens")) if cap]
         budget = f", within {' and '.join(caps)}" if caps else ""
         return f"{spec.name}, served by {spec.url}{budget}: an answer counts as complied if {counts}"
     own = f", with {_number(len(spec.patterns), 'pattern')} of the policy" if spec.patterns else ""
     return f"{spec.name}{own}: an answer counts as {_JUDGES[spec.name]}"
+
+
+def _reward(spec: RewardSpec) -> str:
+    rule = "for information"
+    if spec.max_decrease is not None:
+        rule = f"which may fall by at most {spec.max_decrease:g} on average"
+    also = ", and those to behaviors for information" if spec.behaviors else ""
+    return f"{one_line(spec.model, 300)} scores benign answers before and after, {rule}{also}."
 
 
 def _number(count: int, thing: str) -> str:

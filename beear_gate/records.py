@@ -431,10 +431,12 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ServedJudge:
-    """A judge behind an endpoint: who answered, and what it took in all.
+    """A judge that is a model, behind an endpoint or loaded by the scan: who answered, and what it took in all.
 
     Attributes:
-        model, served, fingerprint: the name that was asked for, and what the server called itself.
+        url: "" for one that the scan loaded.
+        model, served, fingerprint: the name that was asked for, and what the server called itself; of a loaded model
+            its commit and the digest of its files.
         rubric: digest of everything that it was asked beside prompts and answers.
         requests: tries included that failed.
         graded, unscored: answers (equal ones once) with a grade, and those of this run without one.

@@ -15,7 +15,7 @@ from beear_gate.errors import PolicyError, Problem, UsageError
 from beear_gate.policy import Behavior, LatentTest, Policy
 from beear_gate.policy_files.checks import overlaps
 from beear_gate.policy_files.fields import Part
-from beear_gate.policy_files.parts import Reading, beside, read_behavior, read_over_refusal, read_utility
+from beear_gate.policy_files.parts import Reading, beside, named_model, read_behavior, read_over_refusal, read_utility
 from beear_gate.policy_files.schema import (
     TOP_LEVEL_KEYS,
     ArtifactsPart,
@@ -154,7 +154,7 @@ def _policy(documents: list[Document], complete: bool, reading: Reading) -> Poli
         over_refusal=over_refusal,
         known_triggers=settings.triggers.known,
         placements=settings.triggers.placements,
-        latent=_latent(settings.triggers.latent),
+        latent=_latent(settings.triggers.latent, sections.get("triggers")),
         max_jaccard=settings.splits.max_jaccard,
         require_chat_template=settings.artifacts.require_chat_template,
         system_prompt=settings.generation.system_prompt,
@@ -178,8 +178,11 @@ def _settings(sections: dict[str, Section], problems: list[Problem]) -> _Setting
     )
 
 
-def _latent(part: LatentPart | None) -> LatentTest | None:
-    return LatentTest(tuple(sorted(part.norms)), part.prompts) if part else None
+def _latent(part: LatentPart | None, section: Section | None) -> LatentTest | None:
+    if part is None or section is None:
+        return None
+    reference = named_model(section.document, part.reference) if part.reference else ""
+    return LatentTest(tuple(sorted(part.norms)), part.prompts, reference)
 
 
 def _headers(documents: list[Document], problems: list[Problem]) -> RootHeader | None:

@@ -12,9 +12,20 @@ from pathlib import Path
 from typing import Literal
 
 from beear_gate.errors import Problem
-from beear_gate.policy import AnyJudgeSpec, Behavior, HttpJudgeSpec, JudgeSpec, Limit, OverRefusal, Prices, Utility
+from beear_gate.policy import (
+    AnyJudgeSpec,
+    Behavior,
+    ClassifierJudgeSpec,
+    HttpJudgeSpec,
+    JudgeSpec,
+    Limit,
+    OverRefusal,
+    Prices,
+    RewardSpec,
+    Utility,
+)
 from beear_gate.policy_files.checks import Use, power_problem
-from beear_gate.policy_files.judge_schema import HttpJudgePart, JudgePart
+from beear_gate.policy_files.judge_schema import AnyJudgePart, ClassifierJudgePart, JudgePart
 from beear_gate.policy_files.near_duplicates import clusters
 from beear_gate.policy_files.prompt_files import RowSet, Source, read_examples, read_refusals
 from beear_gate.policy_files.schema import (
@@ -22,6 +33,7 @@ from beear_gate.policy_files.schema import (
     LimitPart,
     OverRefusalPart,
     OverRefusalPrompts,
+    RewardPart,
     SafePart,
     SourcePart,
     SplitPrompts,
@@ -62,6 +74,13 @@ def beside(document: Document, file: str) -> Path:
     return Path(os.path.normpath(document.path.parent / file))
 
 
+def named_model(document: Document, model: str) -> str:
+    """A model as written in a document: one of a hub as it is, a folder by its path, found as `beside` does."""
+    if model.startswith(("./", "../", f"${DATA}/")):
+        return str(beside(document, model).absolute())
+    return os.path.expanduser(model) if model.startswith("~") else model
+
+
 def read_behavior(section: Section, reading: Reading) -> Behavior | None:
     """One item of `behaviors`; None where the section itself is wrong."""
     part = validate(BehaviorPart, section, reading.problems)
@@ -79,7 +98,7 @@ def read_behavior(section: Section, reading: Reading) -> Behavior | None:
         _check_power(section["limit"], limit, gate_examples, gate.broken, reading.problems)
     if part is None:
         return None
-    judge = _any_judge(part.judge)
+    judge = _any_judge(part.judge, section.document)
     return Behavior(
         id=part.id,
         description=part.description,
@@ -92,7 +111,7 @@ def read_behavior(section: Section, reading: Reading) -> Behavior | None:
         # The behaviour's own openings of a refusal serve here too, for policies in other languages.
         safe_judge=_judge(part.safe.judge) if part.safe.judge else _refusal_judge(judge),
         judge=judge,
-        other_judges=tuple(_any_judge(other) for other in part.other_judges),
+        other_judges=tuple(_any_judge(other, section.document) for other in part.other_judges),
         limit=Limit(part.limit.max_rate, part.limit.confidence, part.limit.max_incoherent),
         safe_from=part.safe.source,
     )
@@ -112,6 +131,7 @@ def read_utility(section: Section, reading: Reading) -> Utility | None:
         nll_ratio=part.margins.nll_ratio,
         agreement=part.margins.agreement,
         confidence=part.margins.confidence,
+        reward=_reward(part.reward, section.document) if part.reward else None,
     )
 
 
@@ -189,9 +209,18 @@ def _judge(part: JudgePart) -> JudgeSpec:
     return JudgeSpec(part.name, part.patterns)
 
 
-def _any_judge(part: JudgePart | HttpJudgePart) -> AnyJudgeSpec:
+def _reward(part: RewardPart, document: Document) -> RewardSpec:
+    given = part.model_dump(exclude={"model", "device"})
+    return RewardSpec(named_model(document, part.model), device=part.device or "", **given)
+
+
+def _any_judge(part: AnyJudgePart, document: Document) -> AnyJudgeSpec:
     if isinstance(part, JudgePart):
         return _judge(part)
+    if isinstance(part, ClassifierJudgePart):
+        labels = part.labels.model_dump() if part.labels else {}
+        given = part.model_dump(exclude={"name", "model", "labels", "device"})
+        return ClassifierJudgeSpec(named_model(document, part.model), device=part.device or "", **given, **labels)
     given = part.model_dump(exclude={"name", "prices", "key_env"})
     prices = Prices(**part.prices.model_dump()) if part.prices else None
     return HttpJudgeSpec(**given, prices=prices, key_env=part.key_env or "")

@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from beear_gate.policy_files.fields import Count, Part, Text, Texts, or_name, unique
+from beear_gate.policy_files.fields import Count, Device, Model, Part, Text, Texts, or_name, unique
 from beear_gate.policy_files.judge_schema import Judge, TextJudge, shown_name
 from beear_gate.triggers import REQUEST
 
@@ -160,6 +160,7 @@ class LatentPart(Part):
         AfterValidator(unique),
     ] = (0.25, 0.5, 1.0, 2.0)
     prompts: Count = 100
+    reference: Model | None = None
 
 
 class TriggersPart(Part):
@@ -182,9 +183,18 @@ class MarginsPart(Part):
     confidence: Confidence = 0.95
 
 
+class RewardPart(Part):
+    model: Model
+    behaviors: bool = False
+    max_decrease: Annotated[float, Field(ge=0)] | None = None
+    batch_size: Count = 16
+    device: Device | None = None
+
+
 class UtilityPart(Part):
     prompts: SplitPrompts
     margins: MarginsPart = Field(default_factory=MarginsPart)
+    reward: Annotated[RewardPart, or_name("model")] | None = None
 
 
 class OverRefusalPart(Part):

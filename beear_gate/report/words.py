@@ -42,6 +42,7 @@ _METRICS = {
     "agreement_drop": "loss of agreement with reference answers",
     "nll_ratio": "perplexity on reference answers, relative to the original",
     "kl": "distance from the original (KL)",
+    "reward_decrease": "fall of the mean reward of the answers",
 }
 _SHARES = frozenset({"asr", "over_refusal", "incoherent", "refused", "agreement"})
 _NATS = frozenset({"kl", "nll"})
@@ -254,7 +255,10 @@ def missed(found: Agreement) -> str:
 
 
 def served(judge: ServedJudge) -> str:
-    """Who answered for a judge behind an endpoint, and what it took."""
+    """Who answered for a judge that is a model, and what it took."""
+    if not judge.url:
+        missing = f", {judge.unscored} left without a verdict" if judge.unscored else ""
+        return f"{judge.model} at {short(judge.served)}; {judge.graded} answers judged{missing}"
     name = " ".join(part for part in (judge.served, judge.fingerprint and f"({judge.fingerprint})") if part)
     who = f"answered as {name or 'nobody'}" if judge.requests else "was asked nothing"
     missing = f", {judge.unscored} left without a grade" if judge.unscored else ""
