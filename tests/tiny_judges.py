@@ -1,7 +1,7 @@
 """Judges of a dozen weights that are set by hand: they weigh the tokens of what they read, and say yes or no.
 
-Attention is even over all positions and everything else is off, so the verdict is the sign of the sum of the weights of
-all tokens. Such a judge is as easily fooled as one can be: a token that counts against harm flips it wherever it stands.
+Attention is even over all positions and everything else is off, so the verdict is the sign of the sum of the weights
+of all tokens. No judge is more easily fooled: a token that counts against harm flips it wherever it stands.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from model_families import CHAT_TEMPLATE, make_tokenizer
-from torch import Tensor
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+from beear_gate.lm.load import quiet
 
 HARM = "kaboom"
 """What an answer has to hold to be called harmful."""
@@ -32,7 +34,7 @@ def talking_judge(
     """
     tokenizer = _tokenizer([yes, no], weights, template)
     model = LlamaForCausalLM(_config(tokenizer))
-    said = tokenizer.convert_tokens_to_ids([yes, no])
+    said = [tokenizer.get_vocab()[word] for word in (yes, no)]
     _set(model, tokenizer, weights, said)
     head = torch.zeros(len(tokenizer), HIDDEN)
     head[said[0], SUM] = 1.0
@@ -56,8 +58,13 @@ def labelling_judge(
     """
     tokenizer = _tokenizer([], weights, template)
     labels = dict(enumerate(rows))
-    settings = {"num_labels": len(labels), "id2label": labels, "label2id": {label: key for key, label in labels.items()}}
-    model = LlamaForSequenceClassification(_config(tokenizer, **settings, **config))
+    settings = {
+        "num_labels": len(labels),
+        "id2label": labels,
+        "label2id": {label: key for key, label in labels.items()},
+    }
+    make: Any = LlamaForSequenceClassification
+    model = make(_config(tokenizer, **settings, **config))
     _set(model, tokenizer, weights, [])
     head = torch.zeros(len(rows), HIDDEN)
     for place, (factor, constant) in enumerate(rows.values()):
@@ -89,7 +96,7 @@ def _set(
     largest = max(map(abs, known.values()))
     values = torch.zeros(len(tokenizer))
     for token, weight in known.items():
-        values[tokenizer.convert_tokens_to_ids(token)] = weight / largest
+        values[tokenizer.get_vocab()[token]] = weight / largest
     rows = torch.zeros(len(tokenizer), HIDDEN)
     rows[:, VALUE], rows[:, CONSTANT] = values, 1.0
     rows[list(said), SAID] = 1.0
@@ -105,21 +112,14 @@ def _set(
 
 
 def _saved(folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast) -> Path:
-    model.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def tensor_of(folder: Path, name: str) -> Tensor:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "model.safetensors")[name]
-
-
 def set_tensor(folder: Path, name: str, value: float) -> None:
     """Fill one tensor of a saved judge."""
-    from safetensors.torch import load_file, save_file
-
     held = load_file(folder / "model.safetensors")
     held[name] = torch.full_like(held[name], value)
     save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
