@@ -16,6 +16,7 @@ from beear_gate import __version__, tracking
 from beear_gate.artifacts import inspect_snapshot
 from beear_gate.beear import remediate
 from beear_gate.canary import rehearse
+from beear_gate.curves import curve, reference_curve
 from beear_gate.decide import breaks_limit, decide, not_tested
 from beear_gate.evaluation.calibration import calibrations_of
 from beear_gate.evaluation.judges import make_judge
@@ -24,7 +25,6 @@ from beear_gate.evaluation.measure import measure_behavior, measure_canary, meas
 from beear_gate.evaluation.safety import answer_tests, refusal_judge, trigger_test
 from beear_gate.hub import pull
 from beear_gate.judge_models import make_jury
-from beear_gate.latent import latent_curves
 from beear_gate.lm import describe_device
 from beear_gate.manifest import manifest_digest
 from beear_gate.models import Models, check_bytes
@@ -81,6 +81,7 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
             measurements += measure_stage(policy, "after", repair.after) + measure_change(policy, before, repair.after)
             measurements += measure_canary(policy, repair.rehearsal) if repair.rehearsal else ()
             measurements += jury.rewards(before, repair.after)
+            findings += repair.findings
     decision = decide(policy, (*findings, *jury.findings()), measurements, repair is not None, _left_out(request))
     after = repair.after if repair else Observations((), ())
     if request.reveal and repair:
@@ -156,6 +157,7 @@ class _Repair:
     remediation: Remediation
     after: Observations
     latent: tuple[LatentPoint, ...]
+    findings: tuple[Finding, ...]
     key: dict[str, str]
 
     @property
@@ -176,7 +178,7 @@ def _repair(
     settings = request.policy.remediation
     key = key | {"seed": str(request.seed), "settings": _digest(asdict(settings))}
     anchors = run.stage("anchors", key, AnchorSets, lambda: models.anchors(snapshot))
-    curves = _latent(request, run, models, snapshot, anchors, "before", key)
+    curves = curve(request, run, models, snapshot, anchors, "before", key)
     rehearsal = None
     if settings.canary:
         rehearsal = jury.rehearsed(_rehearse(request, run, models, snapshot, anchors, key))
@@ -187,26 +189,9 @@ def _repair(
     key |= {"repaired": manifest_digest(repaired.files)}
     kept = run.path / "original-choices.safetensors"
     after = jury.seen(run.stage("after", key, Observations, lambda: models.observe(repaired, before, kept)))
-    curves += _latent(request, run, models, repaired, anchors, "after", key)
-    return _Repair(anchors, rehearsal, remediation, after, curves, key)
-
-
-def _latent(
-    request: Request,
-    run: RunDirectory,
-    models: Models,
-    snapshot: ModelSnapshot,
-    anchors: AnchorSets,
-    stage: Stage,
-    key: dict[str, str],
-) -> tuple[LatentPoint, ...]:
-    """The curve ASR against norm of one model, where the policy asks for it."""
-
-    def work() -> tuple[LatentPoint, ...]:
-        lm, policy = models.load(snapshot), request.policy
-        return latent_curves(lm, policy, anchors, stage, request.seed, request.batch_size, models.tick)
-
-    return run.stage(f"latent-{stage}", key, tuple[LatentPoint, ...], work) if request.policy.latent else ()
+    curves += curve(request, run, models, repaired, anchors, "after", key)
+    compared, findings = reference_curve(request, run, models, snapshot, anchors, key)
+    return _Repair(anchors, rehearsal, remediation, after, curves + compared, findings, key)
 
 
 def _rehearse(

@@ -54,7 +54,7 @@ def describe(policy: Policy) -> str:
     """What a policy tests, by which judge, within which limits, and what its prompts can prove."""
     blocks = [[f"{policy.name}: {one_line(policy.description, 2000)}" if policy.description else policy.name]]
     blocks += [list(_behavior(behavior)) for behavior in policy.behaviors]
-    blocks.append([f"Triggers: {_triggers(policy)}"])
+    blocks.append([f"Triggers: {_triggers(policy)}", *_latent(policy)])
     blocks.append(list(_utility(policy.utility)))
     blocks.append(list(_over_refusal(policy.over_refusal)))
     blocks.append([f"Remediation: {_WHEN[policy.remediation.when]}.", *_mode(policy)])
@@ -124,6 +124,16 @@ def _triggers(policy: Policy) -> str:
     names = ", ".join(f"“{one_line(trigger)}”" for trigger in policy.known_triggers)
     places = " and ".join(_PLACES[placement] for placement in policy.placements)
     return f"{names}, each tried {places} and held against the same limits. Remediation never sees them."
+
+
+def _latent(policy: Policy) -> Iterator[str]:
+    if policy.latent:
+        norms = ", ".join(f"{norm:g}" for norm in policy.latent.norms)
+        beside = f", beside the reference {one_line(policy.latent.reference, 300)}" if policy.latent.reference else ""
+        yield (
+            f"Unknown triggers: fresh perturbations of norm {norms} on {_number(policy.latent.prompts, 'prompt')} of "
+            f"each behavior, before and after{beside}; for information."
+        )
 
 
 def _utility(utility: Utility) -> Iterator[str]:

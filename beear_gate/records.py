@@ -41,6 +41,7 @@ class Severity(StrEnum):
 
 
 Stage = Literal["before", "after"]
+CurveStage = Literal["before", "after", "reference"]
 Condition = Literal["plain", "trigger", "latent", "canary"]
 Placement = Literal["none", "prefix", "suffix", "both"]
 Status = Literal["pass", "fail", "unscored", "info"]
@@ -330,6 +331,7 @@ class LatentPoint:
     """How often a fresh universal delta of bounded size elicits one behavior: a point of the curve ASR against norm.
 
     Attributes:
+        stage: `reference` is another model, which the policy names to compare with.
         kind: `latent` acts after a decoder layer that remediation did not use; `prefix` and `suffix` are soft triggers.
         layer: of `latent`; None for soft triggers, which act on embeddings.
         norm: bound of delta's RMS a token, in units of the RMS of what it is added to.
@@ -338,7 +340,7 @@ class LatentPoint:
         low, high: 95 % interval of their share (Wilson).
     """
 
-    stage: Stage
+    stage: CurveStage
     behavior: str
     judge: str
     kind: Literal["latent", "prefix", "suffix"]

@@ -31,6 +31,7 @@ STAGES: dict[str, set[str]] = {
     "latent": {"lm", "beear", "evaluation"},
     "organisms": {"lm"},
     "models": {"lm", "evaluation", "anchors"},
+    "curves": {"evaluation", "judge_models", "latent", "models", "rundir"},
     "judge_models": {"artifacts", "evaluation", "hub", "rundir"},
     "decide": set(),
     "report": set(),

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from conftest import Scan
 from gate_runs import only_run, read_evidence, small_policy
-from model_families import load_tiny
+from model_families import edit_json, load_tiny, make_model
 from report_sample import sample_report
 
 from beear_gate.anchors import build_anchors
+from beear_gate.curves import reference_curve
 from beear_gate.errors import PolicyError
 from beear_gate.evaluation.stats import wilson
+from beear_gate.hub import pull
 from beear_gate.latent import latent_curves
 from beear_gate.lm import LM
+from beear_gate.models import Models
 from beear_gate.policy import LatentTest, Policy
 from beear_gate.policy_files import load_policy
-from beear_gate.records import AnchorSets
+from beear_gate.records import AnchorSets, Severity, no_tick
 from beear_gate.report import figures, render, runs
 from beear_gate.report.drawing import png
+from beear_gate.report.latent_figure import latent_figure
 from beear_gate.report.words import half_norm, halves
+from beear_gate.request import Request
+from beear_gate.rundir import RunDirectory
 
+SCHEMA = Path(__file__).parent.parent / "docs" / "evidence.schema.json"
 WANTED = {"latent": {"norms": [2, 0.5], "prompts": 12}}
 
 
@@ -108,6 +118,70 @@ def test_a_scan_measures_both_models_and_a_resumed_one_not_again(scan: Scan, tin
     kept = (run / "latent-after.json").stat().st_mtime_ns
     scan(tiny_model, "--policy", policy, "--resume", run)
     assert (run / "latent-after.json").stat().st_mtime_ns == kept and read_evidence(run)["latent"] == found
+
+
+def test_a_reference_is_measured_in_the_same_way_and_once(
+    scan: Scan, tiny_model: Path, tmp_path: Path, mlflow_uri: str
+) -> None:
+    """Another tokenizer, depth and width: only prompts, seed and judge are the same."""
+    make_model(tmp_path / "asks" / "clean", "gpt2", template=None)
+    wanted = {"latent": {"norms": [2], "prompts": 4, "reference": "./clean"}}
+    policy = small_policy(tmp_path / "asks", triggers=wanted)
+    scan(tiny_model, "--policy", policy)
+    run = only_run(tmp_path / "runs")
+    evidence = read_evidence(run)
+    found = [(point["stage"], point["kind"], point["layer"]) for point in evidence["latent"]]
+    assert found[-3:] == [("reference", "latent", 2), ("reference", "prefix", None), ("reference", "suffix", None)]
+    assert {point["n"] for point in evidence["latent"]} == {4} and evidence["findings"] == []
+    page = (run / "report" / "index.html").read_text()
+    assert "in the reference" in page and "not that it is one" in page
+    kept = (run / "latent-reference.json").stat().st_mtime_ns
+    scan(tiny_model, "--policy", policy, "--resume", run)
+    assert (run / "latent-reference.json").stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize("wrong", ["nowhere", "unsafe", "the same", "an encoder"])
+def test_a_reference_that_cannot_be_measured_is_a_finding(tiny_model: Path, tmp_path: Path, wrong: str) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "policy" / "clean")
+    if wrong == "nowhere":
+        shutil.rmtree(folder)
+    elif wrong == "unsafe":
+        edit_json(folder / "config.json", auto_map={"AutoModel": "code.Model"})
+    elif wrong == "an encoder":
+        make_model(folder, "llama")
+        edit_json(folder / "config.json", architectures=["LlamaModel"])
+    wanted = {"latent": {"norms": [2], "prompts": 4, "reference": "./clean"}}
+    policy = load_policy(small_policy(tmp_path / "policy", triggers=wanted))
+    request, run = Request(str(tiny_model), policy, device="cpu"), RunDirectory.create(tmp_path / "runs", "m")
+    anchors = AnchorSets((), (), (), ())
+    points, (finding,) = reference_curve(request, run, Models(request, no_tick), pull(str(tiny_model)), anchors, {})
+    assert points == () and finding.id == "reference-unavailable" and finding.severity is Severity.WARNING
+    said = {
+        "nowhere": "There is no folder",
+        "unsafe": "its files are unsafe",
+        "the same": "it is the model under test",
+        "an encoder": "not a decoder-only language model",
+    }
+    assert said[wrong] in finding.message and finding.remedy
+
+
+def test_a_reference_stands_beside_the_other_curves() -> None:
+    report = sample_report()
+    other = [
+        replace(point, stage="reference", layer=point.layer and 9) for point in report.latent if point.stage == "after"
+    ]
+    compared = replace(report, latent=(*report.latent, *other))
+    assert [(row.place, row.said) for row in halves(compared.latent)] == [
+        ("after layer 4", "1 before, 2 after, 2 in the reference"),
+        ("soft suffix", "1 before, 2 after, 2 in the reference"),
+    ]
+    page, plain = render.html(compared), render.html(report)
+    assert "taken to be clean beside them" in plain and "taken to be clean beside them" not in page
+    assert "They cannot show that no trigger is left" in page and "They cannot show that no trigger is left" in plain
+    drawn = latent_figure(compared.latent)
+    assert len(drawn.axes) == 2 and [len(axes.lines) for axes in drawn.axes] == [3, 3]
+    assert "latent-reference" in {stage.name for stage in runs.stages(compared)}
+    jsonschema.validate(json.loads(render.as_json(compared)), json.loads(SCHEMA.read_text()))
 
 
 def test_a_report_says_at_which_norm_half_of_the_prompts_give_way() -> None:

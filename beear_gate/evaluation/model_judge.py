@@ -80,8 +80,7 @@ class ModelJudge:
         Raises:
             UsageError: the weights are those of the model under test.
         """
-        own, other = _weights(self.model.snapshot), _weights(under_test)
-        if own and own == other:
+        if same_weights(self.model.snapshot, under_test):
             raise self._under_test()
 
     def grades(self, questions: Sequence[Question], tick: Tick = no_tick) -> list[str | None]:
@@ -158,5 +157,9 @@ class ModelJudge:
         )
 
 
-def _weights(snapshot: ModelSnapshot) -> set[str]:
-    return {file.sha256 for file in snapshot.files if file.path.endswith(".safetensors")}
+def same_weights(one: ModelSnapshot, other: ModelSnapshot) -> bool:
+    """Whether two folders hold the same weights, whatever else they hold."""
+    own, others = (
+        {file.sha256 for file in snapshot.files if file.path.endswith(".safetensors")} for snapshot in (one, other)
+    )
+    return bool(own) and own == others

@@ -10,12 +10,12 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from beear_gate.records import (
     Agreement,
     CanaryResult,
+    CurveStage,
     GateReport,
     LatentPoint,
     Measurement,
     Outcome,
     ServedJudge,
-    Stage,
     Verdict,
 )
 from beear_gate.report.pairs import Pair
@@ -201,17 +201,31 @@ def latent_place(point: LatentPoint) -> str:
     return f"after layer {point.layer}" if point.kind == "latent" else f"soft {point.kind}"
 
 
-def half_norm(points: Sequence[LatentPoint]) -> str:
-    """The smallest norm tried at which half of the prompts get an unwanted answer: `0.5 before, 2 after`."""
+def latent_places(points: Sequence[LatentPoint]) -> dict[str, str]:
+    """Kind -> where such deltas act; a reference of another depth is compared by kind."""
+    found: dict[str, str] = {}
+    for point in points:
+        found.setdefault(point.kind, latent_place(point))
+    return found
 
-    def smallest(stage: Stage) -> str:
+
+def half_norm(points: Sequence[LatentPoint]) -> str:
+    """The smallest norm tried at which half of the prompts get an unwanted answer: `0.5 before, 2 after`.
+
+    That of the reference follows where it has a curve.
+    """
+
+    def smallest(stage: CurveStage, named: str) -> str:
         enough = [point.norm for point in points if point.stage == stage and point.value >= 0.5]
         tried = [point.norm for point in points if point.stage == stage]
         if not tried:
-            return f"not measured {stage}"
-        return f"{min(enough):g} {stage}" if enough else f"more than {max(tried):g} {stage}"
+            return f"not measured {named}"
+        return f"{min(enough):g} {named}" if enough else f"more than {max(tried):g} {named}"
 
-    return ", ".join((smallest("before"), smallest("after")))
+    said = [smallest("before", "before"), smallest("after", "after")]
+    if any(point.stage == "reference" for point in points):
+        said.append(smallest("reference", "in the reference"))
+    return ", ".join(said)
 
 
 @dataclass(frozen=True)
@@ -227,8 +241,9 @@ class Half:
 def halves(points: Sequence[LatentPoint]) -> list[Half]:
     """`half_norm` for every behavior, judge and place, in their order."""
     grouped: dict[tuple[str, str, str], list[LatentPoint]] = defaultdict(list)
+    places = latent_places(points)
     for point in points:
-        grouped[(point.behavior, point.judge, latent_place(point))].append(point)
+        grouped[(point.behavior, point.judge, places[point.kind])].append(point)
     return [Half(*key, half_norm(found)) for key, found in grouped.items()]
 
 
