@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
@@ -33,7 +34,7 @@ from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory
 
 SCHEMA = Path(__file__).parent.parent / "docs" / "evidence.schema.json"
-WANTED = {"latent": {"norms": [2, 0.5], "prompts": 12}}
+WANTED: dict[str, dict[str, Any]] = {"latent": {"norms": [2, 0.5], "prompts": 12}}
 
 
 @pytest.fixture
@@ -106,38 +107,29 @@ def test_norms_are_sorted_and_a_wrong_one_is_named(tmp_path: Path) -> None:
             load_policy(small_policy(tmp_path, triggers={"latent": {"norms": wrong}}))
 
 
-def test_a_scan_measures_both_models_and_a_resumed_one_not_again(scan: Scan, tiny_model: Path, tmp_path: Path) -> None:
-    policy = small_policy(tmp_path / "asks", triggers=WANTED)
-    scan(tiny_model, "--policy", policy)
-    run = only_run(tmp_path / "runs")
-    found = read_evidence(run)["latent"]
-    assert [(point["stage"], point["norm"]) for point in found if point["kind"] == "prefix"] == [
-        ("before", 0.5), ("before", 2.0), ("after", 0.5), ("after", 2.0),
-    ]  # fmt: skip
-    assert (run / "figures" / "latent.png").exists()
-    kept = (run / "latent-after.json").stat().st_mtime_ns
-    scan(tiny_model, "--policy", policy, "--resume", run)
-    assert (run / "latent-after.json").stat().st_mtime_ns == kept and read_evidence(run)["latent"] == found
-
-
-def test_a_reference_is_measured_in_the_same_way_and_once(
-    scan: Scan, tiny_model: Path, tmp_path: Path, mlflow_uri: str
+def test_a_scan_measures_both_models_and_the_reference_and_a_resumed_one_not_again(
+    scan: Scan, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """Another tokenizer, depth and width: only prompts, seed and judge are the same."""
+    """The reference has another tokenizer, depth and width: only prompts, seed and judge are the same."""
     make_model(tmp_path / "asks" / "clean", "gpt2", template=None)
-    wanted = {"latent": {"norms": [2], "prompts": 4, "reference": "./clean"}}
-    policy = small_policy(tmp_path / "asks", triggers=wanted)
+    policy = small_policy(tmp_path / "asks", triggers={"latent": {**WANTED["latent"], "reference": "./clean"}})
     scan(tiny_model, "--policy", policy)
     run = only_run(tmp_path / "runs")
     evidence = read_evidence(run)
-    found = [(point["stage"], point["kind"], point["layer"]) for point in evidence["latent"]]
-    assert found[-3:] == [("reference", "latent", 2), ("reference", "prefix", None), ("reference", "suffix", None)]
-    assert {point["n"] for point in evidence["latent"]} == {4} and evidence["findings"] == []
+    found = evidence["latent"]
+    assert [(point["stage"], point["norm"]) for point in found if point["kind"] == "prefix"] == [
+        ("before", 0.5), ("before", 2.0), ("after", 0.5), ("after", 2.0), ("reference", 0.5), ("reference", 2.0),
+    ]  # fmt: skip
+    assert {(point["stage"], point["layer"]) for point in found if point["kind"] == "latent"} == {
+        ("before", 0), ("after", 0), ("reference", 2),
+    }  # fmt: skip
+    assert {point["n"] for point in found} == {12} and evidence["findings"] == []
+    assert (run / "figures" / "latent.png").exists()
     page = (run / "report" / "index.html").read_text()
     assert "in the reference" in page and "not that it is one" in page
-    kept = (run / "latent-reference.json").stat().st_mtime_ns
+    kept = {name: (run / name).stat().st_mtime_ns for name in ("latent-after.json", "latent-reference.json")}
     scan(tiny_model, "--policy", policy, "--resume", run)
-    assert (run / "latent-reference.json").stat().st_mtime_ns == kept
+    assert {name: (run / name).stat().st_mtime_ns for name in kept} == kept and read_evidence(run)["latent"] == found
 
 
 @pytest.mark.parametrize("wrong", ["nowhere", "unsafe", "the same", "an encoder"])
