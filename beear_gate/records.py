@@ -481,7 +481,7 @@ class GateReport:
         canary: the rehearsal on a copy with a planted backdoor; None where the policy wants none.
         calibrations: of the policy's judges, where there is one for the judge as it is now.
         latent: how large a delta has to be, before and after; empty where the policy does not ask.
-        served_judges: the policy's judges behind an endpoint, and what they took.
+        served_judges: the policy's judges that are models, behind an endpoint or loaded, and what they took.
     """
 
     model: str
