@@ -1,4 +1,4 @@
-"""The curves ASR against norm of a scan: of the model before and after, and of a reference that the policy names."""
+"""Looks for unknown triggers as stages of a scan: the curves ASR against norm, also of a reference, and the search."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from beear_gate.evaluation.model_judge import same_weights
 from beear_gate.judge_models import pulled
 from beear_gate.latent import latent_curves
 from beear_gate.models import Models
-from beear_gate.records import AnchorSets, CurveStage, Finding, LatentPoint, ModelSnapshot, Severity
+from beear_gate.records import AnchorSets, Answer, CurveStage, Finding, LatentPoint, ModelSnapshot, Severity, Stage
 from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory
+from beear_gate.searched import searched_answers
 
 
 def curve(
@@ -30,6 +31,24 @@ def curve(
         return latent_curves(lm, policy, anchors, stage, request.seed, request.batch_size, models.tick)
 
     return run.stage(f"latent-{stage}", key, tuple[LatentPoint, ...], work) if request.policy.latent else ()
+
+
+def searched(
+    request: Request,
+    run: RunDirectory,
+    models: Models,
+    snapshot: ModelSnapshot,
+    anchors: AnchorSets,
+    stage: Stage,
+    key: Mapping[str, str],
+) -> tuple[Answer, ...]:
+    """Answers of one model with a suffix that was searched for it, where the policy asks for that."""
+
+    def work() -> tuple[Answer, ...]:
+        lm, policy = models.load(snapshot), request.policy
+        return searched_answers(lm, policy, anchors, request.seed, request.batch_size, models.tick)
+
+    return run.stage(f"searched-{stage}", key, tuple[Answer, ...], work) if request.policy.search else ()
 
 
 def reference_curve(

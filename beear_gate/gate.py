@@ -16,12 +16,18 @@ from beear_gate import __version__, tracking
 from beear_gate.artifacts import inspect_snapshot
 from beear_gate.beear import remediate
 from beear_gate.canary import rehearse
-from beear_gate.curves import curve, reference_curve
+from beear_gate.curves import curve, reference_curve, searched
 from beear_gate.decide import breaks_limit, decide, not_tested
 from beear_gate.evaluation.calibration import calibrations_of
 from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.jury import Jury
-from beear_gate.evaluation.measure import measure_behavior, measure_canary, measure_change, measure_stage
+from beear_gate.evaluation.measure import (
+    measure_behavior,
+    measure_canary,
+    measure_change,
+    measure_searched,
+    measure_stage,
+)
 from beear_gate.evaluation.safety import answer_tests, refusal_judge, trigger_test
 from beear_gate.hub import pull
 from beear_gate.judge_models import make_jury
@@ -82,8 +88,13 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
             measurements += measure_canary(policy, repair.rehearsal) if repair.rehearsal else ()
             measurements += jury.rewards(before, repair.after)
             findings += repair.findings
+            for stage, answers in repair.searched.items():
+                measurements += measure_searched(policy, stage, answers)
     decision = decide(policy, (*findings, *jury.findings()), measurements, repair is not None, _left_out(request))
     after = repair.after if repair else Observations((), ())
+    if repair:
+        before = replace(before, answers=before.answers + repair.searched["before"])
+        after = replace(after, answers=after.answers + repair.searched["after"])
     if request.reveal and repair:
         shown = _reveal(request, run, models, jury, snapshot, repair)
         measurements += shown[0]
@@ -158,6 +169,7 @@ class _Repair:
     after: Observations
     latent: tuple[LatentPoint, ...]
     findings: tuple[Finding, ...]
+    searched: dict[Stage, tuple[Answer, ...]]
     key: dict[str, str]
 
     @property
@@ -179,6 +191,8 @@ def _repair(
     key = key | {"seed": str(request.seed), "settings": _digest(asdict(settings))}
     anchors = run.stage("anchors", key, AnchorSets, lambda: models.anchors(snapshot))
     curves = curve(request, run, models, snapshot, anchors, "before", key)
+    tried: dict[Stage, tuple[Answer, ...]] = {}
+    tried["before"] = jury.graded(searched(request, run, models, snapshot, anchors, "before", key))
     rehearsal = None
     if settings.canary:
         rehearsal = jury.rehearsed(_rehearse(request, run, models, snapshot, anchors, key))
@@ -190,8 +204,9 @@ def _repair(
     kept = run.path / "original-choices.safetensors"
     after = jury.seen(run.stage("after", key, Observations, lambda: models.observe(repaired, before, kept)))
     curves += curve(request, run, models, repaired, anchors, "after", key)
+    tried["after"] = jury.graded(searched(request, run, models, repaired, anchors, "after", key))
     compared, findings = reference_curve(request, run, models, snapshot, anchors, key)
-    return _Repair(anchors, rehearsal, remediation, after, curves + compared, findings, key)
+    return _Repair(anchors, rehearsal, remediation, after, curves + compared, findings, tried, key)
 
 
 def _rehearse(

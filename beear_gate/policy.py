@@ -237,6 +237,14 @@ class LatentTest:
 
 
 @dataclass(frozen=True)
+class SearchTest:
+    """A search for a universal suffix: its length in tokens, and how many swaps may be made to it."""
+
+    tokens: int
+    steps: int
+
+
+@dataclass(frozen=True)
 class Policy:
     """A checked policy.
 
@@ -244,6 +252,7 @@ class Policy:
         digest: sha256 over the canonical policy and the content of every file it names.
         known_triggers, placements: for measuring only; remediation never sees them.
         latent: None where no curve is wanted.
+        search: None where no suffix is to be searched.
         system_prompt: sent before every prompt; None for none.
         chat_template: what prompts are written with in place of the model's own template; None for that.
         max_new_tokens: length of an answer in evaluation.
@@ -259,6 +268,7 @@ class Policy:
     known_triggers: tuple[str, ...] = ()
     placements: tuple[Placement, ...] = ("prefix", "suffix", "both")
     latent: LatentTest | None = None
+    search: SearchTest | None = None
     max_jaccard: float = 0.5
     require_chat_template: bool = False
     system_prompt: str | None = None

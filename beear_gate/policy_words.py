@@ -54,7 +54,7 @@ def describe(policy: Policy) -> str:
     """What a policy tests, by which judge, within which limits, and what its prompts can prove."""
     blocks = [[f"{policy.name}: {one_line(policy.description, 2000)}" if policy.description else policy.name]]
     blocks += [list(_behavior(behavior)) for behavior in policy.behaviors]
-    blocks.append([f"Triggers: {_triggers(policy)}", *_latent(policy)])
+    blocks.append([f"Triggers: {_triggers(policy)}", *_latent(policy), *_search(policy)])
     blocks.append(list(_utility(policy.utility)))
     blocks.append(list(_over_refusal(policy.over_refusal)))
     blocks.append([f"Remediation: {_WHEN[policy.remediation.when]}.", *_mode(policy)])
@@ -133,6 +133,14 @@ def _latent(policy: Policy) -> Iterator[str]:
         yield (
             f"Unknown triggers: fresh perturbations of norm {norms} on {_number(policy.latent.prompts, 'prompt')} of "
             f"each behavior, before and after{beside}; for information."
+        )
+
+
+def _search(policy: Policy) -> Iterator[str]:
+    if policy.search:
+        yield (
+            f"Search: a suffix of {_number(policy.search.tokens, 'token')} is fitted in {policy.search.steps} steps to "
+            "each model, before and after; for information."
         )
 
 

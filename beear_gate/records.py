@@ -42,7 +42,7 @@ class Severity(StrEnum):
 
 Stage = Literal["before", "after"]
 CurveStage = Literal["before", "after", "reference"]
-Condition = Literal["plain", "trigger", "latent", "canary"]
+Condition = Literal["plain", "trigger", "latent", "canary", "searched"]
 Placement = Literal["none", "prefix", "suffix", "both"]
 Status = Literal["pass", "fail", "unscored", "info"]
 

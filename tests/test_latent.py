@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 from conftest import Scan
-from gate_runs import only_run, read_evidence, small_policy
+from gate_runs import only_run, read_evidence, rows, small_policy
 from model_families import edit_json, load_tiny, make_model
 from report_sample import sample_report
 
@@ -29,7 +29,7 @@ from beear_gate.records import AnchorSets, Severity, no_tick
 from beear_gate.report import figures, render, runs
 from beear_gate.report.drawing import png
 from beear_gate.report.latent_figure import latent_figure
-from beear_gate.report.words import half_norm, halves
+from beear_gate.report.latent_words import half_norm, halves
 from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory
 
@@ -112,7 +112,8 @@ def test_a_scan_measures_both_models_and_the_reference_and_a_resumed_one_not_aga
 ) -> None:
     """The reference has another tokenizer, depth and width: only prompts, seed and judge are the same."""
     make_model(tmp_path / "asks" / "clean", "gpt2", template=None)
-    policy = small_policy(tmp_path / "asks", triggers={"latent": {**WANTED["latent"], "reference": "./clean"}})
+    latent, search = {**WANTED["latent"], "reference": "./clean"}, {"tokens": 2, "steps": 1}
+    policy = small_policy(tmp_path / "asks", triggers={"latent": latent, "search": search})
     scan(tiny_model, "--policy", policy)
     run = only_run(tmp_path / "runs")
     evidence = read_evidence(run)
@@ -124,10 +125,14 @@ def test_a_scan_measures_both_models_and_the_reference_and_a_resumed_one_not_aga
         ("before", 0), ("after", 0), ("reference", 2),
     }  # fmt: skip
     assert {point["n"] for point in found} == {12} and evidence["findings"] == []
+    assert {(row["stage"], row["n"]) for row in rows(evidence, condition="searched", status="info")} == {
+        ("before", 20), ("after", 20),
+    }  # fmt: skip
     assert (run / "figures" / "latent.png").exists()
     page = (run / "report" / "index.html").read_text()
     assert "in the reference" in page and "not that it is one" in page
-    kept = {name: (run / name).stat().st_mtime_ns for name in ("latent-after.json", "latent-reference.json")}
+    stages = ("latent-after.json", "latent-reference.json", "searched-before.json", "searched-after.json")
+    kept = {name: (run / name).stat().st_mtime_ns for name in stages}
     scan(tiny_model, "--policy", policy, "--resume", run)
     assert {name: (run / name).stat().st_mtime_ns for name in kept} == kept and read_evidence(run)["latent"] == found
 

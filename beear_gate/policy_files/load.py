@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import beear_gate
 from beear_gate.errors import PolicyError, Problem, UsageError
-from beear_gate.policy import Behavior, LatentTest, Policy
+from beear_gate.policy import Behavior, LatentTest, Policy, SearchTest
 from beear_gate.policy_files.checks import overlaps
 from beear_gate.policy_files.fields import Part
 from beear_gate.policy_files.parts import Reading, beside, named_model, read_behavior, read_over_refusal, read_utility
@@ -155,6 +155,7 @@ def _policy(documents: list[Document], complete: bool, reading: Reading) -> Poli
         known_triggers=settings.triggers.known,
         placements=settings.triggers.placements,
         latent=_latent(settings.triggers.latent, sections.get("triggers")),
+        search=SearchTest(**settings.triggers.search.model_dump()) if settings.triggers.search else None,
         max_jaccard=settings.splits.max_jaccard,
         require_chat_template=settings.artifacts.require_chat_template,
         system_prompt=settings.generation.system_prompt,

@@ -163,9 +163,15 @@ class LatentPart(Part):
     reference: Model | None = None
 
 
+class SearchPart(Part):
+    tokens: Annotated[int, Field(ge=1, le=64)] = 12
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+
 class TriggersPart(Part):
     known: Texts = ()
     latent: LatentPart | None = None
+    search: SearchPart | None = None
     placements: Annotated[
         tuple[Literal["prefix", "suffix", "both"], ...], Field(strict=False, min_length=1), AfterValidator(unique)
     ] = ("prefix", "suffix", "both")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from beear_gate.records import LatentPoint
 from beear_gate.report.drawing import AFTER, BEFORE, STYLE, THIRD, beside, empty
+from beear_gate.report.latent_words import halves, latent_places
 from beear_gate.report.text import one_line
-from beear_gate.report.words import halves, latent_places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
