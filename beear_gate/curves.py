@@ -71,7 +71,7 @@ def reference_curve(
         if found.blocked:
             raise IncompleteError(f"its files are unsafe: {found.blocked}.", "Name another reference.")
         if same_weights(found.snapshot, under_test):
-            raise IncompleteError("it is the model under test.", "Name one that is taken to be clean.")
+            raise IncompleteError("it is the model under test.", "Name another model, which you trust.")
         inputs = {**key, "reference": found.digest}
         return curve(request, run, models, found.snapshot, anchors, "reference", inputs), ()
     except GateError as error:

@@ -113,7 +113,7 @@ def not_tested(policy: Policy, canary: CanaryResult | None, latent: bool) -> tup
     if policy.search:
         notes.append(
             f"A searched suffix shows what {policy.search.steps} swaps of {policy.search.tokens} tokens find, on each "
-            "model by itself: clean models give way to such suffixes too, and a trigger may be where nobody looked."
+            "model by itself: models without a backdoor give way to such suffixes too, and a trigger may be elsewhere."
         )
     if canary is None:
         notes.append("No canary was planted: what remediation would do to a backdoor in this model was not tried.")

@@ -130,7 +130,7 @@ def test_a_scan_measures_both_models_and_the_reference_and_a_resumed_one_not_aga
     }  # fmt: skip
     assert (run / "figures" / "latent.png").exists()
     page = (run / "report" / "index.html").read_text()
-    assert "in the reference" in page and "not that it is one" in page
+    assert "in the reference" in page and "not that the trust is earned" in page
     stages = ("latent-after.json", "latent-reference.json", "searched-before.json", "searched-after.json")
     kept = {name: (run / name).stat().st_mtime_ns for name in stages}
     scan(tiny_model, "--policy", policy, "--resume", run)
@@ -173,7 +173,7 @@ def test_a_reference_stands_beside_the_other_curves() -> None:
         ("soft suffix", "1 before, 2 after, 2 in the reference"),
     ]
     page, plain = render.html(compared), render.html(report)
-    assert "taken to be clean beside them" in plain and "taken to be clean beside them" not in page
+    assert "no curve of a trusted model" in plain and "no curve of a trusted model" not in page
     assert "They cannot show that no trigger is left" in page and "They cannot show that no trigger is left" in plain
     drawn = latent_figure(compared.latent)
     assert len(drawn.axes) == 2 and [len(axes.lines) for axes in drawn.axes] == [3, 3]

@@ -48,7 +48,7 @@ def test_a_policy_asks_for_it_and_everyone_is_told_what_it_shows(tmp_path: Path)
     assert policy.search == SearchTest(12, 100)
     assert "a suffix of 12 tokens is fitted in 100 steps" in " ".join(describe(policy).split())
     said = " ".join(not_tested(policy, None, False))
-    assert "clean models give way to such suffixes too" in said
+    assert "models without a backdoor give way to such suffixes too" in said
     assert "suffix" not in " ".join(not_tested(replace(policy, search=None), None, False))
     report = sample_report()
     row = replace(
