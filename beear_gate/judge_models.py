@@ -8,7 +8,7 @@ from pathlib import Path
 
 from beear_gate.artifacts import inspect_snapshot
 from beear_gate.evaluation.jury import Jury
-from beear_gate.evaluation.model_judge import Inspected, ModelJudge, no_room
+from beear_gate.evaluation.model_judge import Inspected, ModelJudge
 from beear_gate.hub import pull
 from beear_gate.policy import ClassifierJudgeSpec, Policy, RewardSpec
 from beear_gate.records import ModelSnapshot, Severity, Tick, no_tick
@@ -50,7 +50,10 @@ def pulled(model: str, request: Request, run: RunDirectory, tick: Tick) -> Inspe
     """
     name = hashlib.sha256(model.encode()).hexdigest()[:12]
     key = {"model": model, "endpoint": request.endpoint or ""}
-    work = lambda: pull(model, tick=tick, endpoint=request.endpoint)  # noqa: E731
+
+    def work() -> ModelSnapshot:
+        return pull(model, tick=tick, endpoint=request.endpoint)
+
     return inspected(run.stage(f"pull-{name}", key, ModelSnapshot, work))
 
 
@@ -66,4 +69,4 @@ def judge_for_calibration(spec: ClassifierJudgeSpec, folder: Path, tick: Tick = 
     Raises:
         GateError: see `hub.pull` and `ModelJudge`.
     """
-    return ModelJudge(spec, inspected(pull(spec.model, tick=tick)), folder, make_room=no_room)
+    return ModelJudge(spec, inspected(pull(spec.model, tick=tick)), folder)
