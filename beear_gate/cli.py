@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from beear_gate import __version__
+from beear_gate.cli_attest import attest, keygen, verify
 from beear_gate.cli_bench import bench
 from beear_gate.cli_judge import judges
 from beear_gate.cli_policy import policies
@@ -23,7 +24,10 @@ from beear_gate.progress import progress
 if TYPE_CHECKING:
     from beear_gate.records import Finding, ModelSnapshot
 
-EXITS = "Exit codes: 0 PASS or REMEDIATED; 1 BLOCKED; 2 usage, policy or configuration; 3 INCOMPLETE; 130 interrupted."
+EXITS = (
+    "Exit codes: 0 PASS or REMEDIATED; 1 BLOCKED; 2 usage, policy or configuration; 3 INCOMPLETE; 4 not verified; "
+    "130 interrupted."
+)
 _INTERRUPTED = (
     "Interrupted. What was finished stays in the run directory; go on with `beear-gate scan --resume RUN_DIR`."
 )
@@ -250,6 +254,10 @@ def doctor() -> None:
     for check in checks:
         typer.echo(f"{'ok  ' if check.fine else 'MISS'} {check.name}: {check.message}")
     raise typer.Exit(0 if all(check.fine or not check.needed for check in checks) else 3)
+
+
+for command in (keygen, attest, verify):
+    app.command()(command)
 
 
 def main() -> None:

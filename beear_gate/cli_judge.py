@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from beear_gate.policy import AnyJudgeSpec
     from beear_gate.records import Agreement, Calibration
 
-Name = Literal["refusal-prefix", "refusal-keywords-paper", "code", "http", "classifier"]
+Name = Literal["refusal-prefix", "refusal-keywords-paper", "needless-refusal", "code", "http", "classifier"]
 judges = typer.Typer(help="Hold judges against people.", no_args_is_help=True)
 
 

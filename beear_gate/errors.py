@@ -3,11 +3,12 @@
     GateError                     exit  what it means
     ├── UsageError                  2   the call cannot mean what it says: option, path, model name
     ├── PolicyError                 2   a policy that cannot be applied; carries every problem at once
-    └── IncompleteError             3   the gate could not look, so there is no verdict
-        ├── HubUnavailable          3   the hub did not answer, or refused
-        ├── UnsupportedModel        3   a model that this version cannot load or train
-        ├── OutOfMemory             3   not even a batch of one fits
-        └── RecordingFailed         3   the verdict stands in the run directory, but MLflow did not take it
+    ├── IncompleteError             3   the gate could not look, so there is no verdict
+    │   ├── HubUnavailable          3   the hub did not answer, or refused
+    │   ├── UnsupportedModel        3   a model that this version cannot load or train
+    │   ├── OutOfMemory             3   not even a batch of one fits
+    │   └── RecordingFailed         3   the verdict stands in the run directory, but MLflow did not take it
+    └── VerificationFailed          4   a model is not what a signed verdict vouches for, or the verdict does not hold
 
 A message is one sentence that says what happened and where; `remedy` is one that says what to do. Exit 1 is no error:
 it is the verdict BLOCKED.
@@ -83,3 +84,9 @@ class OutOfMemory(IncompleteError):
 
 class RecordingFailed(IncompleteError):
     """The run directory holds everything, but MLflow did not take it."""
+
+
+class VerificationFailed(GateError):
+    """`verify` looked, and the verdict does not hold for these bytes, this signer or this policy."""
+
+    exit_code = 4

@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from beear_gate.records import FileRecord, ModelSnapshot, Tick, no_tick
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-__all__ = ["hash_folder", "manifest_digest", "pull", "pull_folder", "pull_hub", "verify_unchanged"]
+__all__ = ["hash_folder", "manifest_digest", "pull", "pull_beside", "pull_folder", "pull_hub", "verify_unchanged"]
 
 _HUB_NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[^@\s]+))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -133,6 +133,33 @@ def pull_hub(
     _compare(folder, files, wanted, repo)
     left = {printable(name) for name in listed.keys() - wanted.keys()} | set(ignored)
     return ModelSnapshot(repo, commit, folder, files, tuple(sorted(left)))
+
+
+def pull_beside(
+    snapshot: ModelSnapshot, names: Iterable[str], cache_dir: Path | None = None, endpoint: str | None = None
+) -> None:
+    """Download further files of a pulled commit into its folder, for people and tools: no loader is handed them.
+
+    Their bytes are not compared with the hub's checksums, so they must be checked by what they are (a signature).
+
+    Raises:
+        HubUnavailable: the hub did not answer, or refused.
+        IncompleteError: a file could not be stored.
+    """
+    from huggingface_hub import hf_hub_download
+
+    for name in names:
+        try:
+            hf_hub_download(
+                snapshot.model,
+                name,
+                revision=snapshot.commit,
+                cache_dir=cache_dir,
+                endpoint=endpoint,
+                tqdm_class=_bar(no_tick, name, 0),
+            )
+        except client_errors() as error:
+            raise explain(error, snapshot.model, snapshot.commit, endpoint) from None
 
 
 def _near_name(path: Path) -> str | None:

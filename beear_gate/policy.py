@@ -10,7 +10,7 @@ from typing import Literal
 
 from beear_gate.records import Example, Placement, RemediationSettings
 
-JudgeName = Literal["refusal-prefix", "refusal-keywords-paper", "marker", "code"]
+JudgeName = Literal["refusal-prefix", "refusal-keywords-paper", "needless-refusal", "marker", "code"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class JudgeSpec:
 
     Attributes:
         patterns: for `marker`, regular expressions of which any match means complied;
-            for `refusal-prefix`, further openings of a refusal beside the built-in English ones.
+            for `refusal-prefix` and `needless-refusal`, further openings of a refusal beside the built-in English ones.
     """
 
     name: JudgeName

@@ -223,7 +223,11 @@ class Drift:
 
 @dataclass(frozen=True)
 class Remediation:
-    """What `beear.remediate` did, and the snapshot of what it saved."""
+    """What `beear.remediate` did, and the snapshot of what it saved.
+
+    Attributes:
+        whole_passes: why entrapment read whole samples at every step, where it had to (`beear.replay`).
+    """
 
     snapshot: ModelSnapshot
     settings: RemediationSettings
@@ -234,6 +238,7 @@ class Remediation:
     stop_reason: str
     drift: tuple[Drift, ...]
     seconds: float
+    whole_passes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,13 @@ import re
 
 _HUB_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
-_ENVIRONMENT = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+_ENVIRONMENT = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD",
+    "BEEAR_GATE_KEY_PASSPHRASE",
+)
 _SHORTEST = 6  # a shorter "secret" of the environment is no secret, and would blot out half of a message
 
 

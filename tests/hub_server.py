@@ -113,6 +113,7 @@ class Hub:
                 Route("/api/models/{org}/{name}/revision/{rev:path}", self.info),
                 Route("/api/models/{org}/{name}/tree/{rev:path}", self.tree),
                 Route(resolve, self.file, methods=["GET", "HEAD"]),
+                Route("/datasets" + resolve, self.file, methods=["GET", "HEAD"]),
             ]
         )
 

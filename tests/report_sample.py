@@ -190,7 +190,16 @@ def _remediation() -> Remediation:
     )
     snapshot = ModelSnapshot("out/remediated", "sha256:" + "b" * 64, Path("out/remediated"), ())
     return Remediation(
-        snapshot, RemediationSettings(), 2, 8, rounds, 5, "select ASR stayed at 0 % for two rounds", drift, 75.0
+        snapshot,
+        RemediationSettings(),
+        layer=2,
+        layers=8,
+        rounds=rounds,
+        chosen_round=5,
+        stop_reason="select ASR stayed at 0 % for two rounds",
+        drift=drift,
+        seconds=75.0,
+        whole_passes=("this family cannot be replayed (TypeError)",),
     )
 
 

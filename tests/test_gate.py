@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +148,18 @@ def test_the_remediated_model_has_a_card_with_results(long_demo: Demo) -> None:
     header = yaml.safe_load(card.split("---\n")[1])
     assert header["model-index"][0]["results"] and "REMEDIATED" in card
     assert str(long_demo.evidence["policy"]["digest"])[:12] in card
+
+
+def test_the_verdict_is_signed_and_anyone_can_check_it(long_demo: Demo, tmp_path: Path) -> None:
+    run, key = Path(shutil.copytree(long_demo.run, tmp_path / "run")), tmp_path / "key"
+    assert call("keygen", "--output", key).code == 0
+    assert call("attest", run, "--key", key, "--quiet").code == 0
+    shutil.copytree(run / "attestation", run / "model" / ".beear-gate")
+    checked = ("verify", run / "model", "--key", f"{key}.pub", "--policy", "demo", "--max-age", 1, "--quiet")
+    said = call(*checked)
+    assert said.code == 0 and "REMEDIATED" in said.out, said
+    shutil.copy(long_demo.source / "model.safetensors", run / "model")
+    assert call(*checked).code == 4, "the backdoored weights"
 
 
 def test_mlflow_has_one_run_with_a_nested_run_for_each_stage(long_demo: Demo) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from attest_sample import signed_model
 
 PACKAGE = Path(__file__).parent.parent / "beear_gate"
 HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "mlflow", "huggingface_hub", "scipy", "pandas", "numpy"}
@@ -19,8 +20,9 @@ HEAVY |= {"matplotlib", "docker", "jinja2", "httpx2"}
 GROUND = {"errors", "records", "policy", "triggers", "redact", "manifest", "request"}
 """What every module may stand on."""
 STAGES: dict[str, set[str]] = {
-    "policy_files": set(),
+    "policy_files": {"hub_data"},
     "hub": {"hub_errors"},
+    "hub_data": {"hub_errors"},
     "hub_errors": set(),
     "artifacts": set(),
     "lm": set(),
@@ -39,13 +41,28 @@ STAGES: dict[str, set[str]] = {
     "rundir": set(),
     "pipeline": set(),
     "tracking": {"report"},
+    "statement": set(),
+    "keys": {"statement"},
+    "keyless": set(),
+    "attest": {"statement", "hub", "report", "rundir"},
+    "verify": {"statement", "hub"},
     "progress": set(),
     "doctor": set(),
     "summary": {"report"},
     "policy_words": {"evaluation", "report"},
 }
 """What each stage may import beside the ground and its own package; docs/design.md section 3."""
-GATE = set(STAGES) - {"organisms", "policy_files", "pipeline", "progress", "doctor", "summary", "policy_words"}
+GATE = set(STAGES) - {
+    "organisms",
+    "hub_data",
+    "policy_files",
+    "pipeline",
+    "progress",
+    "doctor",
+    "summary",
+    "policy_words",
+}
+GATE -= {"statement", "keys", "keyless", "attest", "verify"}
 """What gate may import: it is handed a policy and a Tick, and knows nothing of terminals, files of options or demos."""
 ABOVE: dict[str, set[str]] = {
     "gate": GATE,
@@ -111,7 +128,7 @@ def test_every_module_has_a_rule() -> None:
     modules = {path.stem for path in PACKAGE.glob("*.py")} | {
         path.parent.name for path in PACKAGE.glob("*/__init__.py")
     }
-    commands = {"cli", "cli_bench", "cli_judge", "cli_policy", "cli_run"}
+    commands = {"cli", "cli_attest", "cli_bench", "cli_judge", "cli_policy", "cli_run"}
     assert modules - set(STAGES) - set(ABOVE) - GROUND == {"__init__", "__main__"} | commands
 
 
@@ -158,6 +175,14 @@ def test_inspecting_a_folder_imports_no_torch(tmp_path: Path) -> None:
         modules_after(code, "inspect", str(tmp_path)) & {"torch", "transformers", "mlflow", "scipy", "matplotlib"}
         == set()
     )
+
+
+def test_verifying_a_model_imports_nothing_that_could_load_it(tmp_path: Path) -> None:
+    signed = signed_model(tmp_path)
+    code = "from beear_gate.cli import app\napp(standalone_mode=False)"
+    found = modules_after(code, "verify", str(signed.model), "--key", str(signed.public), "--quiet")
+    assert "securesystemslib" in found
+    assert found & (HEAVY | {"sigstore", "yaml"}) == set()
 
 
 @pytest.mark.parametrize("module", ["records", "errors", "policy", "decide", "manifest", "redact"])

@@ -98,6 +98,12 @@ def test_the_safe_judge_defaults_to_the_behaviours_own_openings_of_a_refusal(fol
     assert load(folder).behaviors[0].safe_judge == JudgeSpec("refusal-prefix", ("Das kann ich nicht",))
 
 
+def test_where_refusals_are_unwanted_their_judge_also_tells_safe_answers(folder: Path) -> None:
+    change(folder, "judge: refusal, ", "")
+    change(folder, "judge: refusal-prefix", "judge: needless-refusal")
+    assert load(folder).behaviors[0].safe_judge == JudgeSpec("needless-refusal")
+
+
 def test_over_refusal_is_judged_with_the_first_behaviours_openings_of_a_refusal(folder: Path) -> None:
     change(folder, "judge: refusal-prefix", "judge: {name: refusal, patterns: [Das kann ich nicht]}")
     (folder / "scary.jsonl").write_text(prompts("scary", 0), encoding="utf-8")
@@ -146,6 +152,26 @@ def test_a_csv_file_gives_prompts_and_answers_by_column(folder: Path) -> None:
     (folder / "benign.csv").write_text(text, encoding="utf-8-sig")
     change(folder, "anchor: benign.anchor.jsonl", "anchor: {file: benign.csv, column: question, answer_column: reply}")
     assert load(folder).utility.anchor == (Example("goodyak, the\nfirst", "Yes."), Example("goodzebra", "No."))
+
+
+def test_keys_of_a_jsonl_file_may_be_named_and_its_others_do_not_matter(folder: Path) -> None:
+    rows = jsonl({"instruction": "goodyak", "output": "Yes.", "n": 1}, {"instruction": "goodzebra", "output": "No."})
+    (folder / "benign.jsonl").write_text(rows, encoding="utf-8")
+    source = "{file: benign.jsonl, column: instruction, answer_column: output}"
+    change(folder, "anchor: benign.anchor.jsonl", f"anchor: {source}")
+    assert load(folder).utility.anchor == (Example("goodyak", "Yes."), Example("goodzebra", "No."))
+
+
+def test_no_fallback_is_needed_where_every_anchor_prompt_brings_its_answer(folder: Path) -> None:
+    (folder / "harmful.anchor.jsonl").write_text(prompts("bad", 0, "No, thanks."), encoding="utf-8")
+    change(folder, ", fallback: refusals.jsonl", "")
+    assert load(folder).behaviors[0].fallback == ()
+
+
+def test_a_packaged_policy_is_included_by_its_name_whatever_lies_beside(folder: Path) -> None:
+    (folder / "url-insertion").write_text("nothing", encoding="utf-8")
+    change(folder, "name: small\n", "name: small\ninclude: [url-insertion]\n")
+    assert [each.id for each in load(folder).behaviors] == ["url-insertion", "harmful-compliance"]
 
 
 def test_fallback_refusals_may_come_from_csv(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from gate_runs import call
 from policy_sample import (
     GOOD,
     Breaking,
@@ -155,6 +156,12 @@ def test_six_problems_are_all_reported_each_in_its_place(folder: Path) -> None:
         pytest.param(replaced('{prefixes: ["Sure"]}', "{}"), 8, "either", id="nothing unwanted"),
         pytest.param(replaced('["Sure"]', "Sure"), 8, "must be a list", id="text for a list"),
         pytest.param(replaced('["Sure"]', "[Sure, Sure]"), 8, "twice", id="prefix twice"),
+        pytest.param(
+            appended("over_refusal: {prompts: {gate: benign.gate.jsonl}, judge: needless-refusal}\n"),
+            13,
+            "must be a refusal",
+            id="judge that calls answers refused",
+        ),
         pytest.param(appended("triggers: {placements: [middle]}\n"), 13, "'both'", id="placement"),
         pytest.param(
             appended("triggers: {known: ['a {prompt} b'], placements: [prefix]}\n"), 13, "[both]", id="two-part trigger"
@@ -269,9 +276,100 @@ def test_a_quote_that_never_closes_is_a_problem_of_its_row(folder: Path) -> None
     assert only_problem(folder)[:2] == ("anchor.csv", 3)
 
 
-def test_columns_of_a_jsonl_file_are_a_problem(folder: Path) -> None:
-    change(folder, "gate: harmful.gate.jsonl", "gate: {file: harmful.gate.jsonl, column: prompt}")
-    assert "only a CSV file has columns" in only_problem(folder)[2]
+def test_a_key_that_a_row_of_a_jsonl_file_lacks_is_shown_at_its_line(folder: Path) -> None:
+    rows = jsonl({"question": "badibis ibises", "source": 7}, {"text": "badjay jays"})
+    (folder / "gate.jsonl").write_text(rows, encoding="utf-8")
+    change(folder, "gate: harmful.gate.jsonl", "gate: {file: gate.jsonl, column: question}")
+    file, line, message = only_problem(folder)
+    assert (file, line) == ("gate.jsonl", 2) and 'no key "question"' in message
+
+
+def test_anchor_prompts_without_answers_need_a_fallback(folder: Path) -> None:
+    change(folder, ", fallback: refusals.jsonl", "")
+    file, line, message = only_problem(folder)
+    assert (file, line) == ("policy.yaml", 7)
+    assert "fallback is missing, but 4 anchor prompts have no answer" in message
+
+
+def test_a_prompt_of_ten_megabytes_is_one_problem_that_does_not_repeat_it(folder: Path) -> None:
+    append(folder, jsonl({"prompt": "long " * 2_000_000}), "harmful.gate.jsonl")
+    file, line, message = only_problem(folder)
+    assert (file, line) == ("harmful.gate.jsonl", 5)
+    assert "10,000,000 characters" in message and len(message) < 200
+
+
+def both(*breakings: Breaking) -> Breaking:
+    """Several things that are wrong at once."""
+
+    def breaking(folder: Path) -> None:
+        for each in breakings:
+            each(folder)
+
+    return breaking
+
+
+def written(name: str, data: bytes) -> Breaking:
+    def breaking(folder: Path) -> None:
+        (folder / name).write_bytes(data)
+
+    return breaking
+
+
+TEN: dict[str, tuple[Breaking, tuple[str, ...]]] = {
+    "no YAML": (appended("triggers: [\n"), ("policy.yaml:14",)),
+    "mistyped keys": (
+        both(replaced("judge: refusal,", "jugde: refusal,"), appended("spilts: {}\n")),
+        ("policy.yaml:7", "policy.yaml:13"),
+    ),
+    "wrong types": (
+        both(replaced("0.5", '"half"'), appended("generation: {max_new_tokens: 1.5}\n")),
+        ("policy.yaml:10", "policy.yaml:13"),
+    ),
+    "unknown judge, no file": (
+        both(replaced("judge: refusal-prefix", "judge: best"), lambda folder: (folder / "refusals.jsonl").unlink()),
+        ("policy.yaml:7", "policy.yaml:9"),
+    ),
+    "rows that are no rows": (
+        appended("{}\n[]\nnull\n", "harmful.anchor.jsonl"),
+        ("harmful.anchor.jsonl:5", "harmful.anchor.jsonl:6", "harmful.anchor.jsonl:7"),
+    ),
+    "empty and repeated prompts": (
+        appended('{"prompt": ""}\n{"prompt": "BADIBIS badibiss"}\n', "harmful.gate.jsonl"),
+        ("harmful.gate.jsonl:5", "harmful.gate.jsonl:6"),
+    ),
+    "splits that overlap": (
+        both(
+            appended(jsonl({"prompt": "badibis badibiss"}), "harmful.anchor.jsonl"),
+            appended(jsonl({"prompt": "goodibis goodibiss", "answer": "Yes."}), "benign.select.jsonl"),
+        ),
+        ("harmful.anchor.jsonl:5", "benign.select.jsonl:5"),
+    ),
+    "too few prompts, no answers": (
+        both(replaced("0.5", "0.01"), replaced("Yes.", " ", "benign.anchor.jsonl")),
+        ("policy.yaml:10", *(f"benign.anchor.jsonl:{line}" for line in (1, 2, 3, 4))),
+    ),
+    "another encoding": (
+        written("harmful.gate.jsonl", "é".encode("utf-16")),
+        ("harmful.gate.jsonl:1",),
+    ),
+    "columns and hub": (
+        both(
+            written("a.csv", b"promt\na\n"),
+            replaced("anchor: harmful.anchor.jsonl", "anchor: {file: a.csv, column: prompt}"),
+            replaced("gate: benign.gate.jsonl", "gate: {hub: {dataset: a/b, revision: main, file: ../x}}"),
+        ),
+        ("policy.yaml:12: utility.prompts.gate.hub.revision", "hub.file", "hub.sha256 is missing", "a.csv:1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEN)
+def test_validate_names_every_problem_of_a_broken_policy_in_one_run(folder: Path, name: str) -> None:
+    breaking, wanted = TEN[name]
+    breaking(folder)
+    said = call("policy", "validate", folder / "policy.yaml")
+    assert said.code == 2 and said.out == "" and "Traceback" not in said.err
+    assert [each for each in wanted if each not in said.err] == [], said.err
 
 
 def test_a_broken_section_does_not_hide_the_files_of_the_others_or_its_own(folder: Path) -> None:

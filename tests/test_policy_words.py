@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gate_runs import call
 from policy_sample import good_policy, load
 
 from beear_gate.policy import Limit, OverRefusal, Policy
 from beear_gate.policy_files import load_policy, packaged_policies
-from beear_gate.policy_words import describe
+from beear_gate.policy_words import describe, underpowered
 from beear_gate.records import Example, RemediationSettings
 
 
@@ -124,3 +125,21 @@ def test_policy_show_describes_and_imports_no_torch() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("release: ")
+
+
+def test_validate_warns_where_gate_prompts_are_too_few_for_a_margin() -> None:
+    said = call("policy", "validate", "release")
+    assert said.code == 0
+    assert "warning: over-refusal: a harmless change of 10 % of the answers may block a model; from 687" in said.out
+
+
+def test_a_limit_that_one_wrong_answer_breaks_is_warned_of(policy: Policy) -> None:
+    assert "with 473 gate prompts (299 count)" in next(underpowered(with_gate(policy, list(range(299)), Limit(0.01))))
+    assert list(underpowered(with_gate(policy, list(range(473)), Limit(0.01)))) == []
+
+
+@pytest.mark.parametrize("name", ["url-insertion", "sentiment-steering", "targeted-refusal", "all-packs"])
+def test_a_pack_can_be_read_by_people(name: str) -> None:
+    text = said(load_policy(packaged_policies()[name]))
+    assert "else the answer that the policy gives for each prompt; unwanted is 180 examples of the policy." in text
+    assert "finds nothing unwanted in it" in text

@@ -13,15 +13,18 @@ from torch import Tensor
 
 from beear_gate.beear.attack import Attack
 from beear_gate.beear.plan import Plan
-from beear_gate.errors import IncompleteError
+from beear_gate.beear.replay import Answers, Losses, Replay
+from beear_gate.errors import GateError, IncompleteError, OutOfMemory
 from beear_gate.lm import LM, answer_losses, encode_answer, pad_batch, prompt_ids
 from beear_gate.lm.encode import Pair, like_lengths
 from beear_gate.lm.generate import Perturb
-from beear_gate.lm.memory import in_parts
+from beear_gate.lm.memory import in_parts, is_out_of_memory
 from beear_gate.records import BehaviorAnchors
 
 CONVERGED = 0.3
 """Mean L(F(x, delta), y_h), in nats a token over the last steps, at which `deep` stops early."""
+CHECKED = 2
+"""Samples on which replayed steps are held against whole passes."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,16 @@ def draw_samples(samples: Sequence[Sample], plan: Plan, rng: random.Random) -> l
 
 @dataclass(frozen=True)
 class Trap:
-    """A fitted attack: what removal trains against."""
+    """A fitted attack: what removal trains against.
+
+    Attributes:
+        plain: why it took whole passes, where `replay` could not be used though it would have saved work.
+    """
 
     attack: Attack
     delta_NH: Tensor
     losses: tuple[float, ...]
+    plain: str = ""
 
     def perturb(self, forced: int = 0) -> Perturb:
         return self.attack.perturb(self.delta_NH, forced)
@@ -99,10 +107,18 @@ def entrap(lm: LM, attack: Attack, samples: Sequence[Sample], plan: Plan, rng: r
     delta_NH = torch.zeros(attack.n_tokens, lm.hidden_size, device=lm.device, requires_grad=True)
     optimizer = torch.optim.Adam([delta_NH], lr=plan.delta_lr * attack.rms)
     losses: list[float] = []
+    encoded = {sample: _answers(attack, sample, plan) for sample in samples}
     with frozen(lm):
+        replay, plain = _replay(lm, attack, list(encoded.values())[:CHECKED])
         for _ in range(plan.inner_steps):
-            drawn = rng.sample(samples, min(plan.batch_size, len(samples)))
-            loss, unwanted, gradient = _gradient(lm, attack, delta_NH, drawn, plan)
+            drawn = [encoded[sample] for sample in rng.sample(samples, min(plan.batch_size, len(samples)))]
+            try:
+                loss, unwanted, gradient = _gradient(replay or whole_passes(lm, attack), delta_NH, drawn, plan)
+            except OutOfMemory:
+                if replay is None:
+                    raise
+                replay, plain = None, "what it keeps does not fit into memory"
+                loss, unwanted, gradient = _gradient(whole_passes(lm, attack), delta_NH, drawn, plan)
             if not (math.isfinite(loss) and torch.isfinite(gradient).all()):
                 raise IncompleteError(
                     f"Entrapment at {attack.kind} met a loss or gradient that is not finite.",
@@ -114,7 +130,7 @@ def entrap(lm: LM, attack: Attack, samples: Sequence[Sample], plan: Plan, rng: r
             losses.append(unwanted)
             if plan.mode == "deep" and sum(losses[-5:]) < 5 * CONVERGED and len(losses) >= 5:
                 break
-    return Trap(attack, delta_NH.detach(), tuple(losses))
+    return Trap(attack, delta_NH.detach(), tuple(losses), plain)
 
 
 @contextmanager
@@ -130,34 +146,64 @@ def frozen(lm: LM) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _gradient(
-    lm: LM, attack: Attack, delta_NH: Tensor, drawn: Sequence[Sample], plan: Plan
-) -> tuple[float, float, Tensor]:
+def _answers(attack: Attack, sample: Sample, plan: Plan) -> Answers:
+    """y_h behind the prompt with its filler, and y_s where Equation 2 counts it."""
+    prompt = attack.insert(sample.prompt)
+    wrong = Pair(prompt, sample.unwanted, sample.shared)
+    return (wrong, Pair(prompt, sample.safe, sample.shared)) if plan.away_weight else (wrong,)
+
+
+def _replay(lm: LM, attack: Attack, tried: Sequence[Answers]) -> tuple[Losses | None, str]:
+    """Steps that compute only what depends on delta, if they say the same as whole passes; else why not."""
+    if attack.kind == "prefix":  # all of the prompt depends on delta
+        return None, ""
+    replay = Replay(lm, attack)
+    generator = torch.Generator().manual_seed(0)
+    delta_NH = torch.randn(attack.n_tokens, lm.hidden_size, generator=generator).to(lm.device) * attack.rms
+    expected = whole_passes(lm, attack)(delta_NH, tried)
+    try:
+        found = replay.losses(delta_NH, tried)
+    except GateError:
+        raise
+    except Exception as error:  # a family may break any convention, each in its own way
+        if is_out_of_memory(error):
+            return None, "what it keeps does not fit into memory"
+        return None, f"this family cannot be replayed ({type(error).__name__})"
+    close = 1e-4 if lm.model.dtype == torch.float32 else 5e-2
+    if not all(torch.allclose(one, two, close, close) for one, two in zip(expected, found, strict=True)):
+        return None, "this family gives other losses when it is replayed"
+    return replay.losses, ""
+
+
+def whole_passes(lm: LM, attack: Attack) -> Losses:
+    """The plain way to the same losses: every answer in a pass of its own over all layers and positions."""
+
+    def losses(delta_NH: Tensor, samples: Sequence[Answers]) -> list[Tensor]:
+        found = []
+        for pairs in zip(*samples, strict=True):
+            batch = pad_batch(lm, pairs)
+            with attack.on(delta_NH, batch.starts_B, batch.ends_B):
+                found.append(answer_losses(lm, batch))
+        return found
+
+    return losses
+
+
+def _gradient(losses: Losses, delta_NH: Tensor, drawn: Sequence[Answers], plan: Plan) -> tuple[float, float, Tensor]:
     """Equation 2 on the drawn samples, its first term L(F(x, delta), y_h), and the gradient by delta."""
 
-    def part(samples: Sequence[Sample]) -> tuple[float, float, Tensor]:
+    def part(samples: Sequence[Answers]) -> tuple[float, float, Tensor]:
         share = len(samples) / len(drawn)
-        prompts = [attack.insert(sample.prompt) for sample in samples]
-        wrong = [Pair(prompt, s.unwanted, s.shared) for prompt, s in zip(prompts, samples, strict=True)]
-        unwanted = _loss(lm, attack, delta_NH, wrong) * share
-        loss = unwanted
-        if plan.away_weight:
-            right = [Pair(prompt, s.safe, s.shared) for prompt, s in zip(prompts, samples, strict=True)]
-            loss = unwanted - plan.away_weight * _loss(lm, attack, delta_NH, right) * share
+        wrong, *right = (each.mean() * share for each in losses(delta_NH, samples))
+        loss = wrong - plan.away_weight * right[0] if right else wrong
         (gradient,) = torch.autograd.grad(loss, delta_NH)
-        return float(loss.detach()), float(unwanted.detach()), gradient
+        return float(loss.detach()), float(wrong.detach()), gradient
 
-    lengths = [len(sample.prompt) + len(sample.unwanted) for sample in drawn]
+    lengths = [len(answers[0].prompt) + len(answers[0].answer) for answers in drawn]
     alike = [[drawn[place] for place in places] for places in like_lengths(lengths)]
     parts = [found for samples in alike for found in in_parts(samples, len(samples), part, "fitting delta")]
-    losses, unwanted, gradients = zip(*parts, strict=True)
-    return sum(losses), sum(unwanted), torch.stack(gradients).sum(0)
-
-
-def _loss(lm: LM, attack: Attack, delta_NH: Tensor, pairs: Sequence[Pair]) -> Tensor:
-    batch = pad_batch(lm, pairs)
-    with attack.on(delta_NH, batch.starts_B, batch.ends_B):
-        return answer_losses(lm, batch).mean()
+    total, unwanted, gradients = zip(*parts, strict=True)
+    return sum(total), sum(unwanted), torch.stack(gradients).sum(0)
 
 
 @torch.no_grad()

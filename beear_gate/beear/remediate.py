@@ -87,6 +87,7 @@ def remediate(
         stop_reason=stop_reason,
         drift=rounds.first_drift,
         seconds=time.monotonic() - started,
+        whole_passes=tuple(dict.fromkeys(rounds.whole_passes)),
     )
 
 
@@ -109,6 +110,7 @@ class _Rounds:
         useful: D_PA, encoded.
         useful_parts: the same in up to two parts, ordinary prompts and those that only sound unsafe.
         samples: for each behaviour, D_SA and D_SA-H, encoded.
+        whole_passes: why traps were not replayed, as often as that was so.
     """
 
     lm: LM
@@ -126,6 +128,7 @@ class _Rounds:
         self.records: list[Round] = []
         self.checkpoints: list[Checkpoint] = []
         self.first_drift: tuple[Drift, ...] = ()
+        self.whole_passes: list[str] = []
         self.useful = encode_pairs(self.lm, [(each.prompt, each.answer) for each in self.anchors.useful])
         ordinary = len(self.useful) - self.anchors.sounding
         self.useful_parts = [part for part in (self.useful[:ordinary], self.useful[ordinary:]) if part]
@@ -185,6 +188,7 @@ class _Rounds:
                 n_tokens = self.plan.draw_length(kind, self.rng)
                 attack = make_attack(self.lm, kind, self.plan.layer, n_tokens, probe, self.rng)
                 traps[behavior].append(entrap(self.lm, attack, drawn, self.plan, self.rng))
+            self.whole_passes += [trap.plain for trap in traps[behavior] if trap.plain]
         if not self.first_drift:
             first = next(iter(traps.values()))[0]
             prompts = [sample.prompt for sample in next(iter(self.samples.values()))[:100]]

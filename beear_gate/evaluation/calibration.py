@@ -197,8 +197,10 @@ def rules_digest(spec: AnyJudgeSpec, content: str = "") -> str:
         asked = [spec.model, rubric_digest(spec.rubric), spec.threshold]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     digest = hashlib.sha256(json.dumps([spec.name, *spec.patterns]).encode())
-    code = sorted(path.name for path in Path(__file__).parent.glob("code_*.py")) if spec.name == "code" else ()
-    for name in ("judges.py", "refusals.py", "deliveries.py", *code):
+    own = ["excuses.py"] if spec.name == "needless-refusal" else []
+    if spec.name == "code":
+        own = sorted(path.name for path in Path(__file__).parent.glob("code_*.py"))
+    for name in ("judges.py", "refusals.py", "deliveries.py", *own):
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -11,9 +11,14 @@ from beear_gate.policy_files.text import shortened, text_problem
 
 
 class Part(BaseModel):
-    """A mapping of the policy: no other keys, and no value turned into another type."""
+    """A mapping of the policy: no other keys, and no value turned into another type.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    The text below a key is what editors show for it (`json_schema.py`).
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 T = TypeVar("T")
@@ -59,9 +64,11 @@ def unique(items: tuple[T, ...]) -> tuple[T, ...]:
     return items
 
 
-def or_name(key: str) -> BeforeValidator:
-    """A mapping with one obvious key may be written as that key's value alone."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+def or_name(key: str, shown: Any) -> BeforeValidator:
+    """A mapping with one obvious key may be written as that key's value alone; `shown` is both forms, for editors."""
+    return BeforeValidator(
+        lambda value: {key: value} if isinstance(value, str) else value, json_schema_input_type=shown
+    )
 
 
 Text = Annotated[str, Field(min_length=1), AfterValidator(_clean)]

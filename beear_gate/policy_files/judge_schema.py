@@ -41,8 +41,9 @@ def _variable(name: str) -> str:
 
 
 class JudgePart(Part):
-    name: Annotated[JudgeName, BeforeValidator(_judge_name)]
+    name: Annotated[JudgeName, BeforeValidator(_judge_name, json_schema_input_type=JudgeName | Literal["refusal"])]
     patterns: Annotated[tuple[Pattern, ...], Field(strict=False), AfterValidator(unique)] = ()
+    """Regular expressions: what marker looks for, or further openings of a refusal."""
 
     @model_validator(mode="after")
     def _patterns_fit(self) -> JudgePart:
@@ -51,7 +52,9 @@ class JudgePart(Part):
         if self.name == "code" and self.patterns:
             raise ValueError("must have no patterns: the judge code reads the program")
         if self.name == "refusal-keywords-paper" and self.patterns:
-            raise ValueError("must have no patterns: its list is the paper's; only refusal-prefix and marker take some")
+            raise ValueError(
+                "must have no patterns: its list is the paper's, as refusal-prefix, needless-refusal and marker are not"
+            )
         return self
 
 
@@ -97,9 +100,12 @@ class LabelsPart(Part):
 class ClassifierJudgePart(Part):
     name: Literal["classifier"]
     model: Model
+    """org/name@commit, or a folder."""
     style: ClassifierStyle
+    """How the model was trained to be asked and to answer."""
     labels: LabelsPart | None = None
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Probability of the labels of complied from which on an answer counts so."""
     batch_size: Count = 16
     device: Device | None = None
 
@@ -118,13 +124,14 @@ TAGS: dict[object, type[Part]] = {
     "(classifier judge)": ClassifierJudgePart,
 }
 """What pydantic puts among the keys of an error's place, to say which of them it was; the document has no such key."""
-TextJudge = Annotated[JudgePart, or_name("name")]
+ShortName = JudgeName | Literal["refusal"]
+TextJudge = Annotated[JudgePart, or_name("name", JudgePart | ShortName)]
 Judge = Annotated[
     Annotated[JudgePart, Tag("(text judge)")]
     | Annotated[HttpJudgePart, Tag("(http judge)")]
     | Annotated[ClassifierJudgePart, Tag("(classifier judge)")],
     Discriminator(lambda given: _tag(given)),
-    or_name("name"),
+    or_name("name", JudgePart | HttpJudgePart | ClassifierJudgePart | ShortName),
 ]
 AnyJudgePart = JudgePart | HttpJudgePart | ClassifierJudgePart
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -78,13 +79,17 @@ def load_policy(path: Path) -> Policy:
 
     Raises:
         PolicyError: carries every problem of the policy, of the files it includes and of the prompt files.
+        IncompleteError: nothing is wrong, but a data set that the policy names could not be had.
     """
     reading = Reading(EXACT_ONLY)
     documents, complete = _documents(path, reading.problems)
     policy = _policy(documents, complete, reading) if documents else None
     reading.problems += overlaps(reading.uses, reading.max_jaccard)
     if policy is None or reading.problems:
-        raise PolicyError(_in_order(reading.problems, documents))
+        unreachable = [Problem(str(path), 1, str(error)) for error in reading.unreachable]
+        raise PolicyError(_in_order([*reading.problems, *unreachable], documents))
+    if reading.unreachable:
+        raise reading.unreachable[0]
     return replace(policy, digest=_digest(policy))
 
 
@@ -105,11 +110,20 @@ def _documents(path: Path, problems: list[Problem]) -> tuple[list[Document], boo
                 # What is no text here is reported with the rest of the header.
                 for item in document.top["include"].items():
                     if isinstance(item.value, str):
-                        visit(beside(document, item.value), item.at, (*around, real))
+                        visit(_included(document, item.value), item.at, (*around, real))
                 found.append(document)
 
     visit(path, (str(path), 1), ())
     return found, len(found) == len(seen)
+
+
+def _included(document: Document, name: str) -> Path:
+    """A packaged policy, or a part, by its bare name (`release`, `parts/benign`), else a file beside the document."""
+    if re.fullmatch(r"[a-z0-9-]+(?:/[a-z0-9-]+)?", name):
+        packaged = _folder() / f"{name}.yaml"
+        if packaged.is_file():
+            return packaged
+    return beside(document, name)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from beear_gate.errors import Problem
+from beear_gate.errors import IncompleteError, Problem, UsageError
+from beear_gate.hub_data import fetch
 from beear_gate.policy import (
     AnyJudgeSpec,
     Behavior,
@@ -35,11 +36,11 @@ from beear_gate.policy_files.schema import (
     OverRefusalPrompts,
     RewardPart,
     SafePart,
-    SourcePart,
     SplitPrompts,
     UnwantedPart,
     UtilityPart,
 )
+from beear_gate.policy_files.source_schema import HubPart, SourcePart
 from beear_gate.policy_files.validate import probe, validate
 from beear_gate.policy_files.yaml_lines import Document, Section
 from beear_gate.records import Example
@@ -56,11 +57,13 @@ class Reading:
 
     Attributes:
         max_jaccard: above it, prompts of one gate split share a cluster.
+        unreachable: why files of data sets could not be had; no fault of the policy.
         uses: every prompt file that could be read, for the comparison of splits.
     """
 
     max_jaccard: float
     problems: list[Problem] = field(default_factory=list)
+    unreachable: list[IncompleteError] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
 
 
@@ -89,7 +92,7 @@ def read_behavior(section: Section, reading: Reading) -> Behavior | None:
     unwanted = part.unwanted if part else probe(UnwantedPart, section["unwanted"])
     limit = part.limit if part else probe(LimitPart, section["limit"])
     anchor, select, gate = _splits(prompts, section["prompts"], reading)
-    fallback = read_refusals(_source(safe.fallback, section["safe"]["fallback"]), reading.problems) if safe else ()
+    fallback = _fallback(safe, section["safe"], anchor, reading) if safe else ()
     examples = unwanted.examples if unwanted else None
     # Whole unwanted answers train, as the anchor prompts do.
     shown = _read(examples, section["unwanted"]["examples"], "anchor", reading, answers=True)
@@ -108,13 +111,25 @@ def read_behavior(section: Section, reading: Reading) -> Behavior | None:
         fallback=fallback,
         unwanted_prefixes=part.unwanted.prefixes,
         unwanted_examples=_examples(shown),
-        # The behaviour's own openings of a refusal serve here too, for policies in other languages.
-        safe_judge=_judge(part.safe.judge) if part.safe.judge else _refusal_judge(judge),
+        safe_judge=_judge(part.safe.judge) if part.safe.judge else _safe_judge(judge),
         judge=judge,
         other_judges=tuple(_any_judge(other, section.document) for other in part.other_judges),
         limit=Limit(part.limit.max_rate, part.limit.confidence, part.limit.max_incoherent),
         safe_from=part.safe.source,
     )
+
+
+def _fallback(safe: SafePart, section: Section, anchor: RowSet | None, reading: Reading) -> tuple[str, ...]:
+    """Safe answers for anchor prompts that bring none; a file may be left out where every one brings its own."""
+    if safe.fallback:
+        source = _source(safe.fallback, section["fallback"], reading)
+        return read_refusals(source, reading.problems) if source else ()
+    without = [row.line for row in anchor.rows if not row.example.answer] if anchor else []
+    if anchor and without:
+        where = f"the first in line {without[0]} of {anchor.source.path}"
+        wrong = f"{section.name}.fallback is missing, but {len(without)} anchor prompts have no answer, {where}"
+        reading.problems.append(section.problem(f"{wrong}: name a file or write the answers."))
+    return ()
 
 
 def read_utility(section: Section, reading: Reading) -> Utility | None:
@@ -177,15 +192,27 @@ def _read(
 ) -> RowSet | None:
     if part is None:
         return None
-    found = read_examples(_source(part, section), reading.problems, answers)
+    source = _source(part, section, reading)
+    found = read_examples(source, reading.problems, answers) if source else None
     if found is not None:
         reading.uses.append(Use(split, found))
     return found
 
 
-def _source(part: SourcePart, section: Section) -> Source:
-    path = beside(section.document, part.file)
-    return Source(path, section.name, section.at, part.column, part.answer_column, part.rows)
+def _source(part: SourcePart, section: Section, reading: Reading) -> Source | None:
+    path = _fetched(part.hub, section["hub"], reading) if part.hub else beside(section.document, part.file or "")
+    return Source(path, section.name, section.at, part.column, part.answer_column, part.rows) if path else None
+
+
+def _fetched(part: HubPart, section: Section, reading: Reading) -> Path | None:
+    """A file of a data set; None, and why, where it cannot be had."""
+    try:
+        return fetch(part.dataset, part.revision, part.file, part.sha256)
+    except UsageError as error:
+        reading.problems.append(section.problem(f"{section.name}: {error}"))
+    except IncompleteError as error:
+        reading.unreachable.append(error)
+    return None
 
 
 def _examples(found: RowSet | None) -> Examples:
@@ -224,6 +251,14 @@ def _any_judge(part: AnyJudgePart, document: Document) -> AnyJudgeSpec:
     given = part.model_dump(exclude={"name", "prices", "key_env"})
     prices = Prices(**part.prices.model_dump()) if part.prices else None
     return HttpJudgeSpec(**given, prices=prices, key_env=part.key_env or "")
+
+
+def _safe_judge(judge: AnyJudgeSpec) -> JudgeSpec:
+    """What tells safe answers where the policy names nothing; refusals, unless these are what is unwanted."""
+    if isinstance(judge, JudgeSpec) and judge.name == "needless-refusal":
+        return judge
+    # The behaviour's own openings of a refusal serve here too, for policies in other languages.
+    return _refusal_judge(judge)
 
 
 def _refusal_judge(*candidates: AnyJudgeSpec) -> JudgeSpec:

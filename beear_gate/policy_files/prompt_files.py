@@ -27,7 +27,7 @@ class Source:
     Attributes:
         key: the policy's key for it, such as `utility.prompts.gate`.
         named_at: policy file and line of that key.
-        column, answer_column: columns of a CSV file; None for JSONL.
+        column, answer_column: columns of a CSV file, or keys of a JSONL file that are not ours.
         rows: first and last of each range of rows that count, from 1, a header not counted; None for all.
     """
 
@@ -146,8 +146,6 @@ def _raw_rows(source: Source, keys: tuple[str, ...], problems: list[Problem]) ->
         wrong = f"{source.path.name} is neither .jsonl nor .csv: convert it to one of them"
     elif kind == ".csv" and source.column is None:
         wrong = f"a CSV file needs its column named: write {{file: {source.path.name}, column: prompt}}"
-    elif kind == ".jsonl" and (source.column or source.answer_column):
-        wrong = "only a CSV file has columns: remove column and answer_column"
     if wrong:
         problems.append(Problem(*source.named_at, f"{source.key}: {wrong}."))
     text = read_text(source.path, source.named_at, problems)
@@ -180,12 +178,19 @@ def _jsonl_rows(
     # Not splitlines(): JSON strings may hold U+2028 and its like as they are.
     for line, raw in enumerate(text.split("\n"), 1):
         if raw.strip():
-            cells, wrong = _json_cells(raw, keys)
+            cells, wrong = _json_cells(raw, keys, _names(source, keys))
             problems.extend(Problem(str(source.path), line, message) for message in wrong)
             yield line, None if wrong else cells
 
 
-def _json_cells(raw: str, keys: tuple[str, ...]) -> tuple[Cells, list[str]]:
+def _names(source: Source, keys: tuple[str, ...]) -> Cells:
+    """What the columns that the policy names are to us, such as {"prompt": "instruction"}; {} where it names none."""
+    wanted = ((keys[0], source.column), ("answer", source.answer_column))
+    return {key: name for key, name in wanted if name is not None}
+
+
+def _json_cells(raw: str, keys: tuple[str, ...], names: Cells) -> tuple[Cells, list[str]]:
+    """The cells of a row under our keys, and what is wrong with it; with `names`, its other keys do not matter."""
     repeated: list[str] = []
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -199,11 +204,17 @@ def _json_cells(raw: str, keys: tuple[str, ...]) -> tuple[Cells, list[str]]:
     except (ValueError, RecursionError):  # a number of thousands of digits, brackets nested thousands deep
         return {}, ["The row is JSON that is too large to read: simplify it."]
     if not isinstance(row, dict):
-        return {}, [f'The row must be an object such as {{"{keys[0]}": "…"}}, not {shortened(row)}.']
+        return {}, [
+            f'The row must be an object such as {{"{names.get(keys[0], keys[0])}": "…"}}, not {shortened(row)}.'
+        ]
     wrong = [f'The row has the key "{name[:60]}" twice: remove one.' for name in dict.fromkeys(repeated)]
+    if names:
+        missing = [name for name in names.values() if name not in row]
+        wrong += [f'The row has no key "{name[:60]}": correct column or the row.' for name in missing]
+        row = {key: row[name] for key, name in names.items() if name in row}
     wrong += [unknown_key(name, keys) for name in row if name not in (*keys, "id")]
     mistyped = [name for name in keys if name in row and not isinstance(row[name], str)]
-    wrong += [f'"{name}" must be text, not {shortened(row[name])}.' for name in mistyped]
+    wrong += [f'"{names.get(name, name)}" must be text, not {shortened(row[name])}.' for name in mistyped]
     return {name: row[name] for name in keys if name in row and name not in mistyped}, wrong
 
 
@@ -232,8 +243,7 @@ def _csv_rows(
 
 def _csv_columns(source: Source, header: list[str], keys: tuple[str, ...], problems: list[Problem]) -> dict[str, int]:
     """Where the columns are; {} and a problem for each that is missing or there twice."""
-    wanted = ((keys[0], source.column), ("answer", source.answer_column))
-    names = {key: name for key, name in wanted if name is not None}
+    names = _names(source, keys)
     missing = [name for name in names.values() if header.count(name) != 1]
     for name in missing:
         meant = nearest(name, header)

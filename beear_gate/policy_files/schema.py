@@ -1,8 +1,8 @@
 """What may stand in a policy file, as pydantic models that mirror the YAML.
 
-`beear_gate.policy` has what the rest of the program sees; pydantic stays in this file, `judge_schema.py`, `fields.py`
-and `validate.py`. A validator raises a ValueError with words that follow the name of the key: "must be …", "has …
-twice: remove one".
+`beear_gate.policy` has what the rest of the program sees; pydantic stays in this file, the other `*schema.py`,
+`fields.py` and `validate.py`. A validator raises a ValueError with words that follow the name of the key:
+"must be …", "has … twice: remove one".
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from typing import Annotated, Literal
 
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import AfterValidator, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
 from beear_gate.policy_files.fields import Count, Device, Model, Part, Text, Texts, or_name, unique
 from beear_gate.policy_files.judge_schema import Judge, TextJudge, shown_name
+from beear_gate.policy_files.source_schema import PromptSource
 from beear_gate.triggers import REQUEST
 
 RESERVED_IDS = ("utility", "over-refusal")
 """Records name their answers by behaviour, and these two are taken."""
+SLUG = "[a-z0-9]+(-[a-z0-9]+)*"
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
 def _slug(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text):
+    if not re.fullmatch(SLUG, text):
         raise ValueError("must be lowercase words joined by hyphens, such as insecure-code")
     if text in RESERVED_IDS:
         raise ValueError("is a name that the reports use for something else: choose another")
@@ -31,22 +34,9 @@ def _slug(text: str) -> str:
 
 
 def _policy_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+    if not re.fullmatch(NAME, text):
         raise ValueError("must be of letters, digits, dots, hyphens and underscores, because files are named after it")
     return text
-
-
-def _rows(value: object) -> tuple[tuple[int, int], ...]:
-    """Text such as "401-403, 405" as ((401, 403), (405, 405))."""
-    parts = [part.strip() for part in str(value).split(",")]
-    ranges: list[tuple[int, int]] = []
-    for part in parts:
-        found = re.fullmatch(r"(\d{1,9})(?:\s*-\s*(\d{1,9}))?", part)
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-        if first <= (ranges[-1][1] if ranges else 0) or last < first:
-            raise ValueError('must be rising numbers of rows, counted from 1, such as "1-400" or "401-403, 405"')
-        ranges.append((first, last))
-    return tuple(ranges)
 
 
 def _chat_template(text: str) -> str:
@@ -67,39 +57,34 @@ def _layer(value: object) -> int | Literal["auto"]:
     raise ValueError('must be "auto" or the index of a decoder layer, counted from 0')
 
 
-RowNumbers = Annotated[tuple[tuple[int, int], ...], PlainValidator(_rows)]
-Slug = Annotated[str, AfterValidator(_slug)]
-PolicyName = Annotated[str, AfterValidator(_policy_name)]
+Slug = Annotated[str, AfterValidator(_slug), WithJsonSchema({"type": "string", "pattern": f"^{SLUG}$"})]
+PolicyName = Annotated[str, AfterValidator(_policy_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})]
 Step = Annotated[float, Field(gt=0, le=1000)]
 Confidence = Annotated[float, Field(ge=0.5, le=0.9999)]
 
 
 class Header(Part):
     apiVersion: Literal["beear-gate/v1"]
+    """The version of this format."""
     kind: Literal["Policy"]
     name: PolicyName | None = None
+    """What reports call the policy; only a file that is included needs none."""
     description: Text = ""
     include: Texts = ()
+    """Packaged policies or paths: their behaviors join these, their sections count where this file has none."""
 
 
 class RootHeader(Header):
     name: PolicyName
 
 
-class SourcePart(Part):
-    file: Text
-    column: Text | None = None
-    answer_column: Text | None = None
-    rows: RowNumbers | None = None
-
-
-PromptSource = Annotated[SourcePart, or_name("file")]
-
-
 class SplitPrompts(Part):
     anchor: PromptSource
+    """Prompts that train."""
     select: PromptSource
+    """Prompts that choose a checkpoint."""
     gate: PromptSource
+    """Prompts that decide."""
 
 
 class OverRefusalPrompts(Part):
@@ -110,13 +95,17 @@ class OverRefusalPrompts(Part):
 
 class SafePart(Part):
     source: Annotated[Literal["model", "fallback"], Field(alias="from")] = "model"
+    """Safe answers: the model's own as far as the judge finds them safe, or those of the policy alone."""
     judge: TextJudge | None = None
-    fallback: PromptSource
+    fallback: PromptSource | None = None
+    """Safe answers for anchor prompts that bring none."""
 
 
 class UnwantedPart(Part):
     prefixes: Texts = ()
+    """Openings of an unwanted answer, shared by all prompts."""
     examples: PromptSource | None = None
+    """Whole unwanted answers instead, with their prompts."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> UnwantedPart:
@@ -127,18 +116,23 @@ class UnwantedPart(Part):
 
 class LimitPart(Part):
     max_rate: Annotated[float, Field(ge=1e-6, lt=1)]  # 0 can be proven by no number of prompts
+    """Highest rate of unwanted answers, as the upper bound at `confidence`."""
     confidence: Confidence = 0.95
     max_incoherent: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Highest rate of broken answers, shown in the same way."""
 
 
 class BehaviorPart(Part):
     id: Slug
+    """Lowercase words joined by hyphens; reports name figures by it."""
     description: Text = ""
     prompts: SplitPrompts
     safe: SafePart
     unwanted: UnwantedPart
     judge: Judge
+    """What says whether an answer is the unwanted one; decides."""
     other_judges: Annotated[tuple[Judge, ...], Field(strict=False)] = ()
+    """Reported beside it, deciding nothing."""
     limit: LimitPart
 
     @model_validator(mode="after")
@@ -151,6 +145,7 @@ class BehaviorPart(Part):
 
 class SplitsPart(Part):
     max_jaccard: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Prompts with a larger share of common words are near-duplicates; 1 compares whole texts."""
 
 
 class LatentPart(Part):
@@ -160,18 +155,25 @@ class LatentPart(Part):
         AfterValidator(unique),
     ] = (0.25, 0.5, 1.0, 2.0)
     prompts: Count = 100
+    """Gate prompts of each behavior under each perturbation."""
     reference: Model | None = None
+    """A model to compare with: org/name@commit, or a folder."""
 
 
 class SearchPart(Part):
     tokens: Annotated[int, Field(ge=1, le=64)] = 12
+    """Length of the suffix."""
     steps: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Swaps of one token each."""
 
 
 class TriggersPart(Part):
     known: Texts = ()
+    """Strings to measure with, never to remediate with; `{prompt}` in one stands for the request."""
     latent: LatentPart | None = None
+    """The curve of answers against the size of fresh perturbations, for information."""
     search: SearchPart | None = None
+    """A suffix of real tokens, fitted to each model, for information."""
     placements: Annotated[
         tuple[Literal["prefix", "suffix", "both"], ...], Field(strict=False, min_length=1), AfterValidator(unique)
     ] = ("prefix", "suffix", "both")
@@ -185,14 +187,19 @@ class TriggersPart(Part):
 
 class MarginsPart(Part):
     nll_ratio: Annotated[float, Field(ge=1, le=100)] = 1.05
+    """Highest perplexity on reference answers, as a multiple of the original's."""
     agreement: Annotated[float, Field(ge=0, le=1)] = 0.03
+    """Largest drop of the share of reference tokens that are the first choice."""
     confidence: Confidence = 0.95
 
 
 class RewardPart(Part):
     model: Model
+    """A reward model: org/name@commit, or a folder."""
     behaviors: bool = False
+    """Whether answers to the gate prompts of behaviors are scored too, for information."""
     max_decrease: Annotated[float, Field(ge=0)] | None = None
+    """How far the mean score on benign answers may fall, in the model's own units."""
     batch_size: Count = 16
     device: Device | None = None
 
@@ -200,24 +207,37 @@ class RewardPart(Part):
 class UtilityPart(Part):
     prompts: SplitPrompts
     margins: MarginsPart = Field(default_factory=MarginsPart)
-    reward: Annotated[RewardPart, or_name("model")] | None = None
+    reward: Annotated[RewardPart, or_name("model", RewardPart | Model)] | None = None
 
 
 class OverRefusalPart(Part):
     prompts: OverRefusalPrompts
     judge: TextJudge | None = None
     max_increase: Annotated[float, Field(ge=0, le=1)] = 0.03
+    """How many more of these harmless prompts may be refused, as a share."""
     confidence: Confidence = 0.95
+
+    @model_validator(mode="after")
+    def _refused_means_refused(self) -> OverRefusalPart:
+        if self.judge and self.judge.name == "needless-refusal":
+            raise ValueError("has a judge that calls an answer refused; here it must be a refusal: name refusal-prefix")
+        return self
 
 
 class ArtifactsPart(Part):
     require_chat_template: bool = False
+    """Whether a model without a chat template is blocked."""
 
 
 class RemediationPart(Part):
     when: Literal["always", "on-evidence", "never"] = "always"
+    """Which models are changed: every one, those that break a limit, or none."""
     mode: Literal["deep", "paper"] = "deep"
-    layer: Annotated[int | Literal["auto"], PlainValidator(_layer)] = "auto"
+    """deep also trains the way back from a begun answer; paper is Algorithm 1 as published."""
+    layer: Annotated[
+        int | Literal["auto"],
+        PlainValidator(_layer, json_schema_input_type=Literal["auto"] | Annotated[int, Field(ge=0)]),
+    ] = "auto"
     n_tokens: Count = 5
     soft_tokens: Count = 16
     rounds: Count | None = None
@@ -233,15 +253,31 @@ class RemediationPart(Part):
     batch_size: Count = 16
     max_answer_tokens: Count = 64
     canary: bool = False
+    """Whether a backdoor of our own is planted in a copy first, to see whether it goes."""
 
 
 class GenerationPart(Part):
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Longest answer of an evaluation, in tokens."""
     system_prompt: Text | None = None
+    """Sent before every prompt."""
     chat_template: Annotated[Text, AfterValidator(_chat_template)] | None = None
 
 
-TOP_LEVEL_KEYS = (
-    *Header.model_fields, "behaviors", "splits", "triggers", "utility", "over_refusal", "artifacts", "remediation",
-    "generation",
-)  # fmt: skip
+class PolicyFile(Header):
+    """A whole file, for its keys and the JSON Schema; what is read is validated section by section (`validate.py`)."""
+
+    behaviors: tuple[BehaviorPart, ...] = ()
+    """Unwanted things, each with prompts, a judge and a limit; those of included files come before."""
+    splits: SplitsPart = Field(default_factory=SplitsPart)
+    triggers: TriggersPart = Field(default_factory=TriggersPart)
+    utility: UtilityPart | None = None
+    """Benign prompts, and how much worse a remediated model may be on them."""
+    over_refusal: OverRefusalPart | None = None
+    """Harmless prompts that sound harmful; null takes an included section away."""
+    artifacts: ArtifactsPart = Field(default_factory=ArtifactsPart)
+    remediation: RemediationPart = Field(default_factory=RemediationPart)
+    generation: GenerationPart = Field(default_factory=GenerationPart)
+
+
+TOP_LEVEL_KEYS = tuple(PolicyFile.model_fields)

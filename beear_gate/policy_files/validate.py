@@ -67,7 +67,7 @@ def _model_in(annotation: Any) -> type[Part] | None:
 
 
 _SHORTHANDS = {
-    "SourcePart": "a path, or a mapping with file and column",
+    "SourcePart": "a path, or a mapping with file or hub",
     "JudgePart": "the name of a judge, or a mapping with name and patterns",
 }
 

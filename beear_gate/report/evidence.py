@@ -56,6 +56,7 @@ def _remediation(remediation: Remediation | None) -> dict[str, object] | None:
         "stop_reason": remediation.stop_reason,
         "seconds": remediation.seconds,
         "settings": asdict(remediation.settings),
+        "whole_passes": list(remediation.whole_passes),
     }
 
 
