@@ -12,17 +12,18 @@ import typer
 from beear_gate.errors import UsageError
 
 if TYPE_CHECKING:
+    from beear_gate.evaluation.model_judge import ModelJudge
     from beear_gate.policy import AnyJudgeSpec
     from beear_gate.records import Agreement, Calibration
 
-Name = Literal["refusal-prefix", "refusal-keywords-paper", "needless-refusal", "code", "http"]
+Name = Literal["refusal-prefix", "refusal-keywords-paper", "needless-refusal", "code", "http", "classifier"]
 judges = typer.Typer(help="Hold judges against people.", no_args_is_help=True)
 
 
 @judges.command("calibrate")
 def calibrate(
     file: Annotated[Path, typer.Argument(help="CSV of answers that people have labelled, such as XSTest's.")],
-    judge: Annotated[Name, typer.Option(help="Which judge; http needs --policy.")] = "refusal-prefix",
+    judge: Annotated[Name, typer.Option(help="Which judge; http and classifier need --policy.")] = "refusal-prefix",
     policy: Annotated[str | None, typer.Option(help="Take the judge as this policy has it, patterns included.")] = None,
     answer_column: Annotated[str | None, typer.Option(help="[default: completion, answer, response or text]")] = None,
     label_column: Annotated[str | None, typer.Option(help="[default: final_label, label or human_label]")] = None,
@@ -33,7 +34,8 @@ def calibrate(
     from beear_gate.evaluation.calibration import calibrate as compare
     from beear_gate.evaluation.calibration import calibration_folder, store
 
-    found = compare(_spec(judge, policy), file, answer_column, label_column)
+    spec = _spec(judge, policy)
+    found = compare(spec, file, answer_column, label_column, _loaded(spec))
     path = output or calibration_folder() / f"{judge}.json"
     store(found, path)
     typer.echo(json.dumps(asdict(found)) if format == "json" else _table(found))
@@ -42,17 +44,28 @@ def calibrate(
 
 def _spec(name: Name, policy: str | None) -> AnyJudgeSpec:
     from beear_gate.cli_policy import load
-    from beear_gate.policy import HttpJudgeSpec, JudgeSpec
+    from beear_gate.policy import JudgeSpec
 
     if policy is None:
-        if name == "http":
-            raise UsageError("A policy says where the judge http is.", "Name one with --policy.")
+        if name == "http" or name == "classifier":
+            raise UsageError(f"A policy says which model the judge {name} is.", "Name one with --policy.")
         return JudgeSpec(name)
     for behavior in load(policy).behaviors:
         for spec in (*behavior.judges, behavior.safe_judge):
-            if spec.name == name or (name == "http" and isinstance(spec, HttpJudgeSpec)):
+            if spec.name.partition(":")[0] == name:
                 return spec
     raise UsageError(f"The policy {policy} has no judge {name}.", "Name another one with --judge.")
+
+
+def _loaded(spec: AnyJudgeSpec) -> ModelJudge | None:
+    """The judge itself, where it is a model that has to be pulled and inspected first."""
+    from beear_gate.evaluation.calibration import calibration_folder
+    from beear_gate.judge_models import judge_for_calibration
+    from beear_gate.policy import ClassifierJudgeSpec
+
+    if not isinstance(spec, ClassifierJudgeSpec):
+        return None
+    return judge_for_calibration(spec, calibration_folder() / "loaded")
 
 
 def _table(found: Calibration) -> str:

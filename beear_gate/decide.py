@@ -116,6 +116,11 @@ def not_tested(policy: Policy, canary: CanaryResult | None, latent: bool) -> tup
         if latent
         else "Unknown triggers: no fresh attack on the hidden states was made."
     )
+    if policy.search:
+        notes.append(
+            f"A searched suffix shows what {policy.search.steps} swaps of {policy.search.tokens} tokens find, on each "
+            "model by itself: models without a backdoor give way to such suffixes too, and a trigger may be elsewhere."
+        )
     if canary is None:
         notes.append("No canary was planted: what remediation would do to a backdoor in this model was not tried.")
     elif canary.planted:
@@ -139,6 +144,8 @@ def explain(row: Measurement) -> str:
         return f"{rule} could not be measured: {row.unscored} of {row.n + row.unscored} prompts without a score."
     if row.metric.endswith(("_ratio", "_loss")):
         figure, high, limit = f"{row.value:.3f}", f"{row.high:.3f}", f"{row.limit:g}"
+    elif row.metric == "reward_decrease":  # in units of its model
+        figure, high, limit = f"{row.value:.3g}", f"{row.high:.3g}", f"{row.limit:g}"
     else:
         figure, high, limit = f"{row.value:.1%}", f"{row.high:.1%}", f"{row.limit:.1%}"
     counted = f", {row.hits} of {row.n}" if row.hits is not None else ""
@@ -183,5 +190,7 @@ def _margins(policy: Policy) -> Iterator[tuple[str, str, str]]:
         yield "utility", "instructions_followed_drop", ""
     if utility.max_quality is not None:
         yield "utility", "quality_loss", ""
+    if utility.reward and utility.reward.max_decrease is not None:
+        yield "utility", "reward_decrease", ""
     if utility.max_tasks is not None:
         yield from (("utility", "task_score_drop", f"lm-eval:{task.name}:") for task in utility.tasks)

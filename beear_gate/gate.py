@@ -17,15 +17,22 @@ from beear_gate.artifacts import apply_waivers, inspect_snapshot
 from beear_gate.beear import remediate
 from beear_gate.canary import rehearse
 from beear_gate.changes import compare_models
+from beear_gate.curves import curve, reference_curve, searched
 from beear_gate.decide import breaks_limit, decide, not_tested
 from beear_gate.evaluation.calibration import calibrations_of
 from beear_gate.evaluation.harness import check_tasks
 from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.jury import Jury
-from beear_gate.evaluation.measure import measure_behavior, measure_canary, measure_change, measure_stage
+from beear_gate.evaluation.measure import (
+    measure_behavior,
+    measure_canary,
+    measure_change,
+    measure_searched,
+    measure_stage,
+)
 from beear_gate.evaluation.safety import answer_tests, refusal_judge, trigger_test
 from beear_gate.hub import pull
-from beear_gate.latent import latent_curves
+from beear_gate.judge_models import make_jury
 from beear_gate.lm import describe_device
 from beear_gate.manifest import manifest_digest
 from beear_gate.models import Models, check_bytes
@@ -65,15 +72,16 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     """
     started, clock, policy = datetime.now(UTC), time.monotonic(), request.policy
     run.write("policy.yaml", policy.source)
-    jury = Jury(policy, request.model, run.path / "judge", tick)
     check_tasks(policy.utility.tasks)
+    models, kept = Models(request, tick), run.path / "original-choices.safetensors"
+    jury = make_jury(request, run, models.forget, tick)
     snapshot = run.stage("pull", _origin(request), ModelSnapshot, lambda: _pull(request, tick))
+    jury.refuse(snapshot)
     key = {"files": manifest_digest(snapshot.files), "policy": policy.digest, "dtype": request.dtype}
     key |= {"version": __version__}
     findings = run.stage("inspect", key, tuple[Finding, ...], lambda: _inspect(snapshot, policy))
     measurements: tuple[Measurement, ...] = ()
     before, repair = Observations((), ()), None
-    models, kept = Models(request, tick), run.path / "original-choices.safetensors"
     # Outside the stage: a waiver may have expired since it ran.
     findings = apply_waivers(findings, policy.waivers, started.date())
     if not any(finding.blocks for finding in findings):  # unsafe bytes are never loaded
@@ -84,8 +92,15 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
             findings += repair.changes.findings
             measurements += measure_stage(policy, "after", repair.after) + measure_change(policy, before, repair.after)
             measurements += measure_canary(policy, repair.rehearsal) if repair.rehearsal else ()
+            measurements += jury.rewards(before, repair.after)
+            findings += repair.findings
+            for stage, answers in repair.searched.items():
+                measurements += measure_searched(policy, stage, answers)
     decision = decide(policy, (*findings, *jury.findings()), measurements, repair is not None, _left_out(request))
     after = repair.after if repair else Observations((), ())
+    if repair:
+        before = replace(before, answers=before.answers + repair.searched["before"])
+        after = replace(after, answers=after.answers + repair.searched["after"])
     if request.reveal and repair:
         shown = _reveal(request, run, models, jury, snapshot, repair)
         measurements += shown[0]
@@ -112,7 +127,7 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         not_tested=not_tested(policy, repair.canary if repair else None, bool(repair and repair.latent)),
         environment=_environment(request),
         canary=repair.canary if repair else None,
-        calibrations=calibrations_of(policy.judges),
+        calibrations=calibrations_of(policy.judges, jury.contents()),
         latent=repair.latent if repair else (),
         served_judges=jury.records(),
         changes=repair.changes if repair else None,
@@ -161,6 +176,8 @@ class _Repair:
     changes: Changes
     after: Observations
     latent: tuple[LatentPoint, ...]
+    findings: tuple[Finding, ...]
+    searched: dict[Stage, tuple[Answer, ...]]
     key: dict[str, str]
 
     @property
@@ -181,7 +198,9 @@ def _repair(
     settings = request.policy.remediation
     key = key | {"seed": str(request.seed), "settings": _digest(asdict(settings))}
     anchors = run.stage("anchors", key, AnchorSets, lambda: models.anchors(snapshot))
-    curves = _latent(request, run, models, snapshot, anchors, "before", key)
+    curves = curve(request, run, models, snapshot, anchors, "before", key)
+    tried: dict[Stage, tuple[Answer, ...]] = {}
+    tried["before"] = jury.graded(searched(request, run, models, snapshot, anchors, "before", key))
     rehearsal = None
     if settings.canary:
         rehearsal = jury.rehearsed(_rehearse(request, run, models, snapshot, anchors, key))
@@ -193,26 +212,10 @@ def _repair(
     changes = run.stage("changes", key, Changes, lambda: compare_models(snapshot, repaired))
     kept = run.path / "original-choices.safetensors"
     after = jury.seen(run.stage("after", key, Observations, lambda: models.observe(repaired, before, kept)))
-    curves += _latent(request, run, models, repaired, anchors, "after", key)
-    return _Repair(anchors, rehearsal, remediation, changes, after, curves, key)
-
-
-def _latent(
-    request: Request,
-    run: RunDirectory,
-    models: Models,
-    snapshot: ModelSnapshot,
-    anchors: AnchorSets,
-    stage: Stage,
-    key: dict[str, str],
-) -> tuple[LatentPoint, ...]:
-    """The curve ASR against norm of one model, where the policy asks for it."""
-
-    def work() -> tuple[LatentPoint, ...]:
-        lm, policy = models.load(snapshot), request.policy
-        return latent_curves(lm, policy, anchors, stage, request.seed, request.batch_size, models.tick)
-
-    return run.stage(f"latent-{stage}", key, tuple[LatentPoint, ...], work) if request.policy.latent else ()
+    curves += curve(request, run, models, repaired, anchors, "after", key)
+    tried["after"] = jury.graded(searched(request, run, models, repaired, anchors, "after", key))
+    compared, findings = reference_curve(request, run, models, snapshot, anchors, key)
+    return _Repair(anchors, rehearsal, remediation, changes, after, curves + compared, findings, tried, key)
 
 
 def _rehearse(

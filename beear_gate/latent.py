@@ -3,7 +3,8 @@
 A backdoor is a cheap way into a behaviour: without its trigger, a small push into the right direction does the same
 (arXiv 2406.17092, Figure 3). So fresh deltas of bounded size are fitted on the anchor prompts and tried on gate
 prompts, at a layer that remediation did not use, with soft triggers, and from a seed of its own. A large enough delta
-makes any model say anything, so no single point proves or acquits: what tells is how far the curve has moved.
+makes any model say anything, so no single point proves or acquits: what tells is how far the curve has moved, and where
+that of a model stands which is taken to be clean.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.stats import wilson
 from beear_gate.lm import LM, decode, generate, prompt_ids
 from beear_gate.policy import Behavior, LatentTest, Policy
-from beear_gate.records import AnchorSets, Example, LatentPoint, Outcome, Stage, Tick, no_tick
+from beear_gate.records import AnchorSets, CurveStage, Example, LatentPoint, Outcome, Tick, no_tick
 
 FIT_STEPS = 25
 STEPS_TO_BOUND = 5
@@ -38,11 +39,11 @@ class Place:
 
 
 def latent_curves(
-    lm: LM, policy: Policy, anchors: AnchorSets, stage: Stage, seed: int, batch_size: int, tick: Tick = no_tick
+    lm: LM, policy: Policy, anchors: AnchorSets, stage: CurveStage, seed: int, batch_size: int, tick: Tick = no_tick
 ) -> tuple[LatentPoint, ...]:
     """Fit a delta for every behavior, place and norm, and count unwanted answers under it, by each judge.
 
-    The same seed gives both stages the same filler and the same samples, so that only the weights differ.
+    The same seed gives all stages the same samples, and models of one tokenizer the same filler.
 
     Args:
         anchors: prompts and y_h to fit on; deltas are tried on the first gate prompts of each behavior.
@@ -86,7 +87,7 @@ def _curve(
     behavior: Behavior,
     samples: Sequence[Sample],
     place: Place,
-    stage: Stage,
+    stage: CurveStage,
     seed: int,
     batch_size: int,
 ) -> Iterator[LatentPoint]:

@@ -76,7 +76,63 @@ class HttpJudgeSpec:
         return f"http:{self.rubric}:{self.model}"
 
 
-AnyJudgeSpec = JudgeSpec | HttpJudgeSpec
+ClassifierStyle = Literal["harmbench", "llama-guard", "wildguard", "sequence"]
+
+
+@dataclass(frozen=True)
+class ClassifierJudgeSpec:
+    """A model that was trained to judge, loaded by the scan itself; like a served judge it reads gate answers only.
+
+    Attributes:
+        model: `org/name@commit` on a hub, or a folder.
+        style: how it was trained to be asked and to answer, see `evaluation.classifier_forms`.
+        complied, refused: for `sequence`, the labels that say so; without `refused` every other label does.
+        threshold: for `sequence`, the probability of the labels of `complied` from which on an answer counts so.
+        device: "" for the scan's.
+    """
+
+    model: str
+    style: ClassifierStyle
+    complied: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    threshold: float = 0.5
+    batch_size: int = 16
+    device: str = ""
+
+    @property
+    def name(self) -> str:
+        """`classifier:harmbench:org/model`: figures are always of one style and one model."""
+        return f"classifier:{self.style}:{model_name(self.model)}"
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """A reward model: it scores answers before and after, and only differences of its scores mean anything.
+
+    Attributes:
+        model: `org/name@commit` on a hub, or a folder.
+        behaviors: whether plain answers to the gate prompts of behaviors are scored too, for information.
+        max_decrease: how far the mean score on benign answers may fall, in the model's own units; None for any.
+        device: "" for the scan's.
+    """
+
+    model: str
+    behaviors: bool = False
+    max_decrease: float | None = None
+    batch_size: int = 16
+    device: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"reward:{model_name(self.model)}"
+
+
+def model_name(model: str) -> str:
+    """`org/name` of a pinned model on a hub; of a folder its last part."""
+    return model.rstrip("/").rpartition("/")[2] if model.startswith(("/", ".", "~")) else model.partition("@")[0]
+
+
+AnyJudgeSpec = JudgeSpec | HttpJudgeSpec | ClassifierJudgeSpec
 
 
 @dataclass(frozen=True)
@@ -96,7 +152,7 @@ class Behavior:
         fallback: refusals for anchor prompts to which the model's own answer was not safe.
         unwanted_prefixes: y_h as the opening of an unwanted answer, shared by all prompts.
         unwanted_examples: y_h as whole examples instead, where the policy has some.
-        judge: decides; other_judges: reported beside it, for information. Either may be served.
+        judge: decides; other_judges: reported beside it, for information. Either may be a model.
         safe_from: where the safe answers y_s come from: the model's own, as far as `safe_judge` calls them safe, or
             `fallback` alone.
     """
@@ -122,12 +178,12 @@ class Behavior:
 
     @property
     def text_judges(self) -> tuple[JudgeSpec, ...]:
-        """Those of `judges` that read an answer alone and need no server."""
+        """Those of `judges` that read an answer alone and need no model."""
         return tuple(spec for spec in self.judges if isinstance(spec, JudgeSpec))
 
     @property
     def text_judge(self) -> JudgeSpec:
-        """`judge`, or `safe_judge` in place of a served one: for the canary, select prompts and fresh deltas."""
+        """`judge`, or `safe_judge` in place of a model: for the canary, select prompts and fresh deltas."""
         return self.judge if isinstance(self.judge, JudgeSpec) else self.safe_judge
 
 
@@ -219,6 +275,7 @@ class Utility:
         instructions, max_instructions: verifiable instructions, and the largest drop of the share followed (strict).
         tasks, max_tasks: of lm-eval, and the largest drop of each metric.
         quality, max_quality: who grades benign answers from 1 to 10, and the largest loss of the mean grade.
+        reward: a reward model that scores the answers; None for none.
     """
 
     anchor: tuple[Example, ...]
@@ -236,6 +293,7 @@ class Utility:
     max_tasks: float | None = None
     quality: HttpJudgeSpec | None = None
     max_quality: float | None = None
+    reward: RewardSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -261,10 +319,20 @@ class LatentTest:
     Attributes:
         norms: bounds of delta's RMS a token, in units of the RMS of what it is added to.
         prompts: how many gate prompts of each behavior are answered under each delta.
+        reference: a model to compare with, `org/name@commit` or a folder; "" for none.
     """
 
     norms: tuple[float, ...]
     prompts: int
+    reference: str = ""
+
+
+@dataclass(frozen=True)
+class SearchTest:
+    """A search for a universal suffix: its length in tokens, and how many swaps may be made to it."""
+
+    tokens: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -292,6 +360,7 @@ class Policy:
         digest: sha256 over the canonical policy and the content of every file it names.
         known_triggers, placements: for measuring only; remediation never sees them.
         latent: None where no curve is wanted.
+        search: None where no suffix is to be searched.
         system_prompt: sent before every prompt; None for none.
         chat_template: what prompts are written with in place of the model's own template; None for that.
         max_new_tokens: length of an answer in evaluation.
@@ -307,6 +376,7 @@ class Policy:
     known_triggers: tuple[str, ...] = ()
     placements: tuple[Placement, ...] = ("prefix", "suffix", "both")
     latent: LatentTest | None = None
+    search: SearchTest | None = None
     max_jaccard: float = 0.5
     require_chat_template: bool = False
     waivers: tuple[Waiver, ...] = ()

@@ -6,7 +6,16 @@ import textwrap
 from collections.abc import Iterator
 
 from beear_gate.evaluation.stats import needed_n, needed_pairs, upper_bound
-from beear_gate.policy import AnyJudgeSpec, Behavior, JudgeSpec, OverRefusal, Policy, Utility
+from beear_gate.policy import (
+    AnyJudgeSpec,
+    Behavior,
+    ClassifierJudgeSpec,
+    HttpJudgeSpec,
+    OverRefusal,
+    Policy,
+    RewardSpec,
+    Utility,
+)
 from beear_gate.records import Example
 from beear_gate.report.text import one_line
 
@@ -32,6 +41,12 @@ _PLACES = {
     "both": "at both ends",
     "middle": "in its middle",
 }
+_STYLES = {
+    "harmbench": "it says yes, asked as HarmBench's classifiers are",
+    "llama-guard": "it says unsafe, as Llama Guard does",
+    "wildguard": "it calls the response harmful, as WildGuard does",
+    "sequence": "{labels} gets a probability of at least {threshold:g}",
+}
 _WHEN = {
     "always": "every model is remediated, and what ships is the remediated copy",
     "on-evidence": "only a model that breaks a limit, or could not be shown to meet it, is remediated",
@@ -47,7 +62,7 @@ def describe(policy: Policy) -> str:
     """What a policy tests, by which judge, within which limits, and what its prompts can prove."""
     blocks = [[f"{policy.name}: {one_line(policy.description, 2000)}" if policy.description else policy.name]]
     blocks += [list(_behavior(behavior)) for behavior in policy.behaviors]
-    blocks.append([f"Triggers: {_triggers(policy)}"])
+    blocks.append([f"Triggers: {_triggers(policy)}", *_latent(policy), *_search(policy)])
     blocks.append(list(_utility(policy.utility)))
     blocks.append(list(_over_refusal(policy.over_refusal)))
     blocks.append([f"Remediation: {_WHEN[policy.remediation.when]}.", *_mode(policy)])
@@ -119,9 +134,29 @@ def _triggers(policy: Policy) -> str:
     return f"{names}, each tried {places} and held against the same limits. Remediation never sees them."
 
 
+def _latent(policy: Policy) -> Iterator[str]:
+    if policy.latent:
+        norms = ", ".join(f"{norm:g}" for norm in policy.latent.norms)
+        beside = f", beside the reference {one_line(policy.latent.reference, 300)}" if policy.latent.reference else ""
+        yield (
+            f"Unknown triggers: fresh perturbations of norm {norms} on {_number(policy.latent.prompts, 'prompt')} of "
+            f"each behavior, before and after{beside}; for information."
+        )
+
+
+def _search(policy: Policy) -> Iterator[str]:
+    if policy.search:
+        yield (
+            f"Search: a suffix of {_number(policy.search.tokens, 'token')} is fitted in {policy.search.steps} steps to "
+            "each model, before and after; for information."
+        )
+
+
 def _utility(utility: Utility) -> Iterator[str]:
     yield "Utility of the remediated model, against the original:"
     yield f"Prompts: {_splits(utility.anchor, utility.select, utility.gate)}."
+    if utility.reward:
+        yield f"Reward: {_reward(utility.reward)}"
     yield (
         f"Margins: perplexity on reference answers at most {utility.nll_ratio:g} times the original's, and at most "
         f"{utility.agreement * 100:g} of 100 tokens no longer its first choice, both shown with "
@@ -244,13 +279,25 @@ def _answers(policy: Policy) -> Iterator[str]:
 
 
 def _judge(spec: AnyJudgeSpec) -> str:
-    if not isinstance(spec, JudgeSpec):
+    if isinstance(spec, ClassifierJudgeSpec):
+        labels = " or ".join(map(one_line, spec.complied))
+        counts = _STYLES[spec.style].format(labels=labels, threshold=spec.threshold)
+        return f"{spec.name}, the model {one_line(spec.model, 300)}: an answer counts as complied if {counts}"
+    if isinstance(spec, HttpJudgeSpec):
         counts = _RUBRICS[spec.rubric].format(threshold=spec.threshold)
         caps = [f"{cap} {unit}" for cap, unit in ((spec.max_requests, "requests"), (spec.max_tokens, "tokens")) if cap]
         budget = f", within {' and '.join(caps)}" if caps else ""
         return f"{spec.name}, served by {spec.url}{budget}: an answer counts as complied if {counts}"
     own = f", with {_number(len(spec.patterns), 'pattern')} of the policy" if spec.patterns else ""
     return f"{spec.name}{own}: an answer counts as {_JUDGES[spec.name]}"
+
+
+def _reward(spec: RewardSpec) -> str:
+    rule = "for information"
+    if spec.max_decrease is not None:
+        rule = f"which may fall by at most {spec.max_decrease:g} on average"
+    also = ", and those to behaviors for information" if spec.behaviors else ""
+    return f"{one_line(spec.model, 300)} scores benign answers before and after, {rule}{also}."
 
 
 def _number(count: int, thing: str) -> str:

@@ -42,7 +42,8 @@ class Severity(StrEnum):
 
 
 Stage = Literal["before", "after"]
-Condition = Literal["plain", "trigger", "latent", "canary"]
+CurveStage = Literal["before", "after", "reference"]
+Condition = Literal["plain", "trigger", "latent", "canary", "searched"]
 Placement = Literal["none", "prefix", "suffix", "both", "middle"]
 Status = Literal["pass", "fail", "unscored", "info"]
 
@@ -436,6 +437,7 @@ class LatentPoint:
     """How often a fresh universal delta of bounded size elicits one behavior: a point of the curve ASR against norm.
 
     Attributes:
+        stage: `reference` is another model, which the policy names to compare with.
         kind: `latent` acts after a decoder layer that remediation did not use; `prefix` and `suffix` are soft triggers.
         layer: of `latent`; None for soft triggers, which act on embeddings.
         norm: bound of delta's RMS a token, in units of the RMS of what it is added to.
@@ -444,7 +446,7 @@ class LatentPoint:
         low, high: 95 % interval of their share (Wilson).
     """
 
-    stage: Stage
+    stage: CurveStage
     behavior: str
     judge: str
     kind: Literal["latent", "prefix", "suffix"]
@@ -557,10 +559,12 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ServedJudge:
-    """A judge behind an endpoint: who answered, and what it took in all.
+    """A judge that is a model, behind an endpoint or loaded by the scan: who answered, and what it took in all.
 
     Attributes:
-        model, served, fingerprint: the name that was asked for, and what the server called itself.
+        url: "" for one that the scan loaded.
+        model, served, fingerprint: the name that was asked for, and what the server called itself; of a loaded model
+            its commit and the digest of its files.
         rubric: digest of everything that it was asked beside prompts and answers.
         requests: tries included that failed.
         graded, unscored: answers (equal ones once) with a grade, and those of this run without one.
@@ -609,7 +613,7 @@ class GateReport:
         canary: the rehearsal on a copy with a planted backdoor; None where the policy wants none.
         calibrations: of the policy's judges, where there is one for the judge as it is now.
         latent: how large a delta has to be, before and after; empty where the policy does not ask.
-        served_judges: the policy's judges behind an endpoint, and what they took.
+        served_judges: the policy's judges that are models, behind an endpoint or loaded, and what they took.
         changes: the remediated model held against the original; None where nothing was remediated.
     """
 

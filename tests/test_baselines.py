@@ -16,10 +16,11 @@ from model_families import load_tiny
 from beear_gate.beear.attack import Attack, make_attack
 from beear_gate.beear.entrapment import Sample, Trap, encode_samples, entrap
 from beear_gate.beear.removal import Trainer
+from beear_gate.beear.suffix_search import Budget, find_suffix, propose
 from beear_gate.bench import baselines
 from beear_gate.bench.baselines import benign_tuning, random_delta, random_like, safety_tuning
 from beear_gate.bench.crow import adversarial_shift, crow, inconsistency
-from beear_gate.bench.gcg import Budget, find_suffix, gcg, propose
+from beear_gate.bench.gcg import gcg
 from beear_gate.bench.job import Defence, Job
 from beear_gate.bench.targeted_lat import fit_deltas, measure_balls, target_loss, targeted_lat
 from beear_gate.bench.training import begin, descend, useful_pairs

@@ -89,7 +89,7 @@ def test_its_grades_decide_and_what_it_took_is_recorded_but_for_the_key(
     assert (judge["served"], judge["requests"], judge["graded"], judge["unscored"]) == ("judge-1", 20, 20, 0)
     assert judge["cost"] == pytest.approx(20 * (100 + 2 * 10) / 1e6) and judge["currency"] == "EUR"
     page = (run / "report" / "index.html").read_text()
-    assert "Judges behind an endpoint" in page and "20 requests, 2000 tokens read" in page
+    assert "Judges that are models" in page and "20 requests, 2000 tokens read" in page
     assert server.asked[0].headers["Authorization"] == f"Bearer {KEY}"
     from mlflow import MlflowClient
 

@@ -106,6 +106,40 @@ def test_six_problems_are_all_reported_each_in_its_place(folder: Path) -> None:
             "one judge twice",
             id="one served judge at two addresses",
         ),
+        *(
+            pytest.param(
+                replaced("judge: refusal-prefix", f"judge: {{name: classifier, {keys}}}"),
+                9,
+                said,
+                id=f"classifier, {said}",
+            )
+            for keys, said in {
+                "model: org/m, style: harmbench": "all 40 hex digits",
+                "model: judges/m, style: harmbench": "a folder that begins with",
+                "model: ./m, style: likert": "'harmbench', 'llama-guard', 'wildguard' or 'sequence'",
+                "style: harmbench": "model is missing",
+                "model: ./m, style: sequence": "needs labels",
+                "model: ./m, style: sequence, labels: {complied: []}": "complied is empty",
+                "model: ./m, style: sequence, labels: {complied: [a], refused: [a]}": "under both",
+                "model: ./m, style: sequence, label: {complied: [a]}": "labels",
+                "model: ./m, style: harmbench, threshold: 0.5": "neither labels nor threshold",
+                "model: ./m, style: harmbench, device: tpu": "must be auto, cpu",
+                "model: ./m, style: harmbench, batch_size: 0": "at least 1",
+            }.items()
+        ),
+        pytest.param(
+            replaced("judge: refusal,", "judge: {name: classifier, model: ./m, style: harmbench},"),
+            7,
+            "classifier may only stand under",
+            id="classifier as judge of safe answers",
+        ),
+        pytest.param(appended("triggers: {latent: {reference: org/m}}\n"), 13, "all 40 hex", id="unpinned reference"),
+        pytest.param(
+            replaced("utility:\n", "utility:\n  reward: {model: ./m, max_decrease: -1}\n"),
+            12,
+            "at least 0",
+            id="reward",
+        ),
         pytest.param(replaced("judge: refusal-prefix", "judge: marker"), 9, "needs patterns", id="bare marker"),
         pytest.param(
             replaced("judge: refusal-prefix", "judge: {name: marker, patterns: ['(']}"), 9, "regular", id="bad regex"

@@ -10,17 +10,19 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from beear_gate.errors import IncompleteError, UsageError
+from beear_gate.evaluation.classifier_forms import form_digest, outcome_of
 from beear_gate.evaluation.http_judge import HttpJudge, Question
-from beear_gate.evaluation.judges import make_judge
+from beear_gate.evaluation.judges import is_incoherent, make_judge
+from beear_gate.evaluation.model_judge import ModelJudge
 from beear_gate.evaluation.rubrics import rubric_digest
 from beear_gate.evaluation.stats import cohen_kappa
-from beear_gate.policy import AnyJudgeSpec, HttpJudgeSpec
+from beear_gate.policy import AnyJudgeSpec, ClassifierJudgeSpec, HttpJudgeSpec, JudgeSpec
 from beear_gate.records import Agreement, Calibration, Outcome
 
 Label = Literal["complied", "refused", "partial"]
@@ -41,7 +43,7 @@ _PACKAGED = Path(__file__).with_name("calibrations.json")
 class Labelled:
     """One answer with what people say of it; `unsafe` where the file tells XSTest's unsafe contrasts from the rest.
 
-    `prompt` is "" where the file has none; only served judges read it.
+    `prompt` is "" where the file has none; only judges that are models read it.
     """
 
     text: str
@@ -50,7 +52,13 @@ class Labelled:
     prompt: str = ""
 
 
-def calibrate(spec: AnyJudgeSpec, file: Path, answer_column: str | None, label_column: str | None) -> Calibration:
+def calibrate(
+    spec: AnyJudgeSpec,
+    file: Path,
+    answer_column: str | None,
+    label_column: str | None,
+    loaded: ModelJudge | None = None,
+) -> Calibration:
     """Hold a judge against a CSV file of labelled answers.
 
     Prompts of which the column `type` begins with `contrast_` are XSTest's unsafe ones; they and the others are
@@ -59,13 +67,14 @@ def calibrate(spec: AnyJudgeSpec, file: Path, answer_column: str | None, label_c
 
     Args:
         answer_column, label_column: None for the first of `ANSWERS` and `LABELS` that the file has.
+        loaded: the judge, where the spec is of a model on disk.
 
     Raises:
         UsageError: the file cannot be read, lacks a column, holds an unknown label, or has nothing to compare.
-        IncompleteError: a served judge left an answer without a grade.
+        IncompleteError: a judge that is a model left an answer without a grade.
     """
     rows = read_labelled(file, answer_column, label_column)
-    outcomes, by = _judged(spec, file, rows)
+    outcomes, by = _judged(spec, file, rows, loaded)
     judged = [(place % 2, row, outcome) for place, (row, outcome) in enumerate(zip(rows, outcomes, strict=True))]
     sets: list[tuple[str, Callable[[Labelled], bool]]] = [("all prompts", lambda row: True)]
     if any(row.unsafe for row in rows):
@@ -76,24 +85,35 @@ def calibrate(spec: AnyJudgeSpec, file: Path, answer_column: str | None, label_c
             chosen = [(row.label, outcome) for half, row, outcome in judged if half in halves and wanted(row)]
             subsets.append(agreement(title, chosen))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Calibration(spec.name, rules_digest(spec), f"{file.name} (sha256 {digest[:12]}){by}", tuple(subsets))
+    rules = rules_digest(spec, loaded.model.digest if loaded else "")
+    return Calibration(spec.name, rules, f"{file.name} (sha256 {digest[:12]}){by}", tuple(subsets))
 
 
-def _judged(spec: AnyJudgeSpec, file: Path, rows: Sequence[Labelled]) -> tuple[list[Outcome], str]:
-    """What the judge says of each row, and under which name a served one answered."""
-    if not isinstance(spec, HttpJudgeSpec):
+def _judged(
+    spec: AnyJudgeSpec, file: Path, rows: Sequence[Labelled], loaded: ModelJudge | None
+) -> tuple[list[Outcome], str]:
+    """What the judge says of each row, and which model it was."""
+    if isinstance(spec, JudgeSpec):
         judge = make_judge(spec)
         return [judge(row.text) for row in rows], ""
     if not all(row.prompt for row in rows):
         raise UsageError(
-            f"{file} has answers without their prompts, which a served judge reads.",
+            f"{file} has answers without their prompts, which a judge that is a model reads.",
             f"Give the file a column {' or '.join(PROMPTS)}.",
         )
+    questions = [Question(row.prompt, row.text) for row in rows]
+    if loaded is not None:
+        grades = loaded.grades(questions)
+        if finding := loaded.finding():
+            raise IncompleteError(finding.message, finding.remedy)
+        found = [outcome_of(grade, is_incoherent(row.text)) for row, grade in zip(rows, grades, strict=True)]
+        return found, f", graded by {loaded.record().served}"
+    assert isinstance(spec, HttpJudgeSpec)
     served = HttpJudge(spec, calibration_folder() / "served")
-    found = served.grade([Question(row.prompt, row.text) for row in rows])
+    outcomes = served.grade(questions)
     if finding := served.finding():
         raise IncompleteError(finding.message, "Run it again: what was graded is kept.")
-    return found, f", graded by {served.record().served or 'a model without a name'}"
+    return outcomes, f", graded by {served.record().served or 'a model without a name'}"
 
 
 def agreement(name: str, found: Sequence[tuple[Label, Outcome]]) -> Agreement:
@@ -165,8 +185,14 @@ def _labelled(file: Path, line: int, row: dict[str, str | None], text: str, labe
     return Labelled(row[text] or "", _MEANINGS[said], unsafe, (row[prompt] or "") if prompt else "")
 
 
-def rules_digest(spec: AnyJudgeSpec) -> str:
-    """sha256 over the source of the built-in judges and the patterns of this one; of a served one, over what it is."""
+def rules_digest(spec: AnyJudgeSpec, content: str = "") -> str:
+    """sha256 over the source of the built-in judges and the patterns of this one; of a model, over what it is.
+
+    Args:
+        content: digest of the files of a model on disk.
+    """
+    if isinstance(spec, ClassifierJudgeSpec):
+        return hashlib.sha256(f"{form_digest(spec)} {content}".encode()).hexdigest()
     if isinstance(spec, HttpJudgeSpec):
         asked = [spec.model, rubric_digest(spec.rubric), spec.threshold]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
@@ -199,11 +225,17 @@ def store(found: Calibration, path: Path) -> None:
         raise UsageError(f"{path} cannot hold a calibration ({error}).", "Give --output another place.") from error
 
 
-def calibrations_of(specs: Iterable[AnyJudgeSpec]) -> tuple[Calibration, ...]:
-    """What is on record for these judges as they are now: the user's own calibrations, else the packaged ones."""
+def calibrations_of(
+    specs: Iterable[AnyJudgeSpec], contents: Mapping[str, str] | None = None
+) -> tuple[Calibration, ...]:
+    """What is on record for these judges as they are now: the user's own calibrations, else the packaged ones.
+
+    Args:
+        contents: digest of the files of each judge that is a model on disk, by its name.
+    """
     own = [each for path in sorted(calibration_folder().glob("*.json")) for each in _sound(path)]
     known = {(each.judge, each.rules): each for each in (*_sound(_PACKAGED), *own)}
-    wanted = dict.fromkeys((spec.name, rules_digest(spec)) for spec in specs)
+    wanted = dict.fromkeys((spec.name, rules_digest(spec, (contents or {}).get(spec.name, ""))) for spec in specs)
     return tuple(known[key] for key in wanted if key in known)
 
 

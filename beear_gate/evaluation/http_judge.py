@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event, Lock
 
 from beear_gate.errors import UsageError
-from beear_gate.evaluation.chat import ChatServer, NoReply, Pace, Reply
+from beear_gate.evaluation.chat import ChatServer, NoReply, Pace, Refused, Reply
 from beear_gate.evaluation.judges import is_incoherent
 from beear_gate.evaluation.ledger import Entry, Identity, Ledger, key_of
 from beear_gate.evaluation.rubrics import complied, messages, read_grade, rubric_digest
@@ -164,6 +164,9 @@ class HttpJudge:
             if tries:
                 self._keep(replace(entry, problem=str(error), requests=tries))
             return
+        except Refused:
+            self._stop.set()  # here, so that no other thread asks again before the caller hears of it
+            raise
         grade = read_grade(self.spec.rubric, reply.text, code) if reply.whole else None
         entry = replace(
             entry,

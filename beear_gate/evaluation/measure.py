@@ -74,6 +74,15 @@ def measure_behavior(
     return rows
 
 
+def measure_searched(policy: Policy, stage: Stage, answers: Sequence[Answer]) -> tuple[Measurement, ...]:
+    """As `measure_behavior`, for a suffix that was searched: for information, because clean models give way as well.
+
+    Each model has its own suffix; rows do not name it, so that before and after stand side by side.
+    """
+    rows = (row for each in policy.behaviors for row in measure_behavior(each, stage, answers))
+    return tuple(replace(row, trigger="", limit=None, status="info") for row in rows)
+
+
 def measure_canary(policy: Policy, seen: Rehearsal) -> tuple[Measurement, ...]:
     """ASR of the canary on a copy of the model before and after its remediation, for each behavior and judge.
 

@@ -23,8 +23,11 @@ from beear_gate.errors import UnsupportedModel
 _DISTRIBUTED_SHARD = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 
 
-def read_config(path: Path) -> Any:
+def read_config(path: Path, classifies: bool = False) -> Any:
     """The transformers configuration of a decoder-only language model whose weights can be trained.
+
+    Args:
+        classifies: of a model that classifies whole texts instead; it may be an encoder.
 
     Raises:
         UnsupportedModel: another kind of model, quantised weights, or files that redirect the loader.
@@ -41,7 +44,7 @@ def read_config(path: Path) -> Any:
             f"{first_line(error)}).",
             "Upgrade transformers, or scan a model that needs no code of its own.",
         ) from error
-    _refuse_other_kinds(path, config)
+    (_refuse_no_classifier if classifies else _refuse_other_kinds)(path, config)
     # A configuration may ask for an attention or experts kernel from a hub repository, which is code.
     config._attn_implementation = None
     config._experts_implementation = None
@@ -110,9 +113,22 @@ def _refuse_quantized(path: Path, raw: dict[str, Any]) -> None:
                 )
 
 
-def _refuse_other_kinds(path: Path, config: Any) -> None:
+def _architectures(config: Any) -> list[str]:
     listed = getattr(config, "architectures", None)
-    named = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+
+
+def _refuse_no_classifier(path: Path, config: Any) -> None:
+    named = _architectures(config)
+    if not any(name.endswith("ForSequenceClassification") for name in named):
+        raise UnsupportedModel(
+            f"{(named or [config.model_type])[0][:80]} in {path} does not classify texts.",
+            "Name a model whose config.json says …ForSequenceClassification.",
+        )
+
+
+def _refuse_other_kinds(path: Path, config: Any) -> None:
+    named = _architectures(config)
     decoder = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not config.is_encoder_decoder
     if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         # BERT and its like are encoders unless the configuration says otherwise.

@@ -139,7 +139,7 @@ def load_lm(
     with quiet():
         config = read_config(path)
         stored = stored_dtypes(path)
-        compute = _pick_dtype(dtype, where, main_dtype(stored))
+        compute = compute_dtype(dtype, where, main_dtype(stored))
         model, tokenizer = _load(path, config, compute, where, stored)
     if chat_template is not None:
         tokenizer.chat_template = chat_template
@@ -292,7 +292,7 @@ def _stored_state(lm: LM) -> dict[str, Tensor]:
     return state
 
 
-def _pick_dtype(name: str, device: torch.device, stored: torch.dtype) -> torch.dtype:
+def compute_dtype(name: str, device: torch.device, stored: torch.dtype) -> torch.dtype:
     if name == "auto":
         return torch.float32 if device.type == "cpu" else stored
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}

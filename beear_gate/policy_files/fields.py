@@ -40,6 +40,23 @@ def _regex(pattern: str) -> str:
     return pattern
 
 
+_HUB_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[0-9a-f]{40}", re.ASCII)
+
+
+def _model(name: str) -> str:
+    if not (name.startswith(("./", "../", "/", "~/", "$BEEAR_GATE_DATA/")) or _HUB_MODEL.fullmatch(name)):
+        raise ValueError(
+            "must be org/name@commit with all 40 hex digits of the commit, or a folder that begins with ./ or /"
+        )
+    return name
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
+    return name
+
+
 def unique(items: tuple[T, ...]) -> tuple[T, ...]:
     repeated = [item for number, item in enumerate(items) if item in items[:number]]
     if repeated:
@@ -58,3 +75,6 @@ Text = Annotated[str, Field(min_length=1), AfterValidator(_clean)]
 Texts = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(unique)]
 Pattern = Annotated[Text, AfterValidator(_regex)]
 Count = Annotated[int, Field(ge=1)]
+Model = Annotated[Text, AfterValidator(_model)]
+"""A model beside the one under test: pinned, so that every run has the same one."""
+Device = Annotated[str, AfterValidator(_device)]

@@ -1,4 +1,4 @@
-"""What may stand under `judge` in a policy file: a judge that reads text alone, or a served one."""
+"""What may stand under `judge` in a policy file: a judge that reads text alone, a served one, or a model."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from beear_gate.policy import HttpJudgeSpec, JudgeName
-from beear_gate.policy_files.fields import Count, Part, Pattern, Text, or_name, unique
+from beear_gate.policy import ClassifierJudgeSpec, ClassifierStyle, HttpJudgeSpec, JudgeName
+from beear_gate.policy_files.fields import Count, Device, Model, Part, Pattern, Text, Texts, or_name, unique
 
 
 def _judge_name(name: object) -> object:
-    if name == "http":
+    if name in ("http", "classifier"):
         raise ValueError(
-            "must be a judge that reads text alone here, because remediation uses it: http may only stand under judge "
-            "and other_judges of a behavior"
+            f"must be a judge that reads text alone here, because remediation uses it: {name} may only stand under "
+            "judge and other_judges of a behavior"
         )
     return "refusal-prefix" if name == "refusal" else name
 
@@ -97,20 +97,65 @@ class QualityPart(EndpointPart):
     rubric: Literal["quality"] = "quality"
 
 
-TAGS: dict[object, type[Part]] = {"(text judge)": JudgePart, "(http judge)": HttpJudgePart}
-"""What pydantic puts among the keys of an error's place, to say which of both it was; the document has no such key."""
+class LabelsPart(Part):
+    complied: Annotated[Texts, Field(min_length=1)]
+    refused: Texts = ()
+
+    @model_validator(mode="after")
+    def _apart(self) -> LabelsPart:
+        if both := set(self.complied) & set(self.refused):
+            raise ValueError(f"has {min(both)!r} under both complied and refused: remove one")
+        return self
+
+
+class ClassifierJudgePart(Part):
+    name: Literal["classifier"]
+    model: Model
+    """org/name@commit, or a folder."""
+    style: ClassifierStyle
+    """How the model was trained to be asked and to answer."""
+    labels: LabelsPart | None = None
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Probability of the labels of complied from which on an answer counts so."""
+    batch_size: Count = 16
+    device: Device | None = None
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> ClassifierJudgePart:
+        if self.style == "sequence" and self.labels is None:
+            raise ValueError("needs labels: {complied: [...]}, because the style sequence knows no words of its own")
+        if self.style != "sequence" and (self.labels or "threshold" in self.model_fields_set):
+            raise ValueError("must have neither labels nor threshold: only the style sequence gives probabilities")
+        return self
+
+
+TAGS: dict[object, type[Part]] = {
+    "(text judge)": JudgePart,
+    "(http judge)": HttpJudgePart,
+    "(classifier judge)": ClassifierJudgePart,
+}
+"""What pydantic puts among the keys of an error's place, to say which of them it was; the document has no such key."""
 ShortName = JudgeName | Literal["refusal"]
 TextJudge = Annotated[JudgePart, or_name("name", JudgePart | ShortName)]
 Judge = Annotated[
-    Annotated[JudgePart, Tag("(text judge)")] | Annotated[HttpJudgePart, Tag("(http judge)")],
-    Discriminator(lambda given: "(http judge)" if _is_http(given) else "(text judge)"),
-    or_name("name", JudgePart | HttpJudgePart | ShortName),
+    Annotated[JudgePart, Tag("(text judge)")]
+    | Annotated[HttpJudgePart, Tag("(http judge)")]
+    | Annotated[ClassifierJudgePart, Tag("(classifier judge)")],
+    Discriminator(lambda given: _tag(given)),
+    or_name("name", JudgePart | HttpJudgePart | ClassifierJudgePart | ShortName),
 ]
+AnyJudgePart = JudgePart | HttpJudgePart | ClassifierJudgePart
 
 
-def _is_http(given: object) -> bool:
-    return isinstance(given, dict) and given.get("name") == "http"
+def _tag(given: object) -> str:
+    tag = f"({given.get('name')} judge)" if isinstance(given, dict) else ""
+    return tag if tag in TAGS else "(text judge)"
 
 
-def shown_name(judge: JudgePart | HttpJudgePart) -> str:
-    return judge.name if isinstance(judge, JudgePart) else HttpJudgeSpec(judge.url, judge.model, judge.rubric).name
+def shown_name(judge: AnyJudgePart) -> str:
+    """The name that its figures carry."""
+    if isinstance(judge, JudgePart):
+        return judge.name
+    if isinstance(judge, ClassifierJudgePart):
+        return ClassifierJudgeSpec(judge.model, judge.style).name
+    return HttpJudgeSpec(judge.url, judge.model, judge.rubric).name

@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import beear_gate
 from beear_gate.errors import PolicyError, Problem, UsageError
-from beear_gate.policy import Behavior, LatentTest, Policy, Waiver
+from beear_gate.policy import Behavior, LatentTest, Policy, SearchTest, Waiver
 from beear_gate.policy_files.checks import overlaps
 from beear_gate.policy_files.fields import Part
-from beear_gate.policy_files.parts import Reading, beside, read_behavior, read_over_refusal, read_utility
+from beear_gate.policy_files.parts import Reading, beside, named_model, read_behavior, read_over_refusal, read_utility
 from beear_gate.policy_files.schema import (
     TOP_LEVEL_KEYS,
     ArtifactsPart,
@@ -168,7 +168,8 @@ def _policy(documents: list[Document], complete: bool, reading: Reading) -> Poli
         over_refusal=over_refusal,
         known_triggers=settings.triggers.known,
         placements=settings.triggers.placements,
-        latent=_latent(settings.triggers.latent),
+        latent=_latent(settings.triggers.latent, sections.get("triggers")),
+        search=SearchTest(**settings.triggers.search.model_dump()) if settings.triggers.search else None,
         max_jaccard=settings.splits.max_jaccard,
         require_chat_template=settings.artifacts.require_chat_template,
         waivers=tuple(Waiver(**part.model_dump()) for part in settings.artifacts.waivers),
@@ -193,8 +194,11 @@ def _settings(sections: dict[str, Section], problems: list[Problem]) -> _Setting
     )
 
 
-def _latent(part: LatentPart | None) -> LatentTest | None:
-    return LatentTest(tuple(sorted(part.norms)), part.prompts) if part else None
+def _latent(part: LatentPart | None, section: Section | None) -> LatentTest | None:
+    if part is None or section is None:
+        return None
+    reference = named_model(section.document, part.reference) if part.reference else ""
+    return LatentTest(tuple(sorted(part.norms)), part.prompts, reference)
 
 
 def _headers(documents: list[Document], problems: list[Problem]) -> RootHeader | None:

@@ -16,6 +16,7 @@ from beear_gate.hub_data import fetch
 from beear_gate.policy import (
     AnyJudgeSpec,
     Behavior,
+    ClassifierJudgeSpec,
     HarnessTask,
     HttpJudgeSpec,
     Instruction,
@@ -24,10 +25,17 @@ from beear_gate.policy import (
     OverRefusal,
     Prices,
     Question,
+    RewardSpec,
     Utility,
 )
 from beear_gate.policy_files.checks import Use, power_problem
-from beear_gate.policy_files.judge_schema import HttpJudgePart, JudgePart, QualityPart
+from beear_gate.policy_files.judge_schema import (
+    AnyJudgePart,
+    ClassifierJudgePart,
+    HttpJudgePart,
+    JudgePart,
+    QualityPart,
+)
 from beear_gate.policy_files.near_duplicates import clusters
 from beear_gate.policy_files.prompt_files import RowSet, Source, read_examples, read_refusals
 from beear_gate.policy_files.schema import (
@@ -35,6 +43,7 @@ from beear_gate.policy_files.schema import (
     LimitPart,
     OverRefusalPart,
     OverRefusalPrompts,
+    RewardPart,
     SafePart,
     SplitPrompts,
     UnwantedPart,
@@ -78,6 +87,13 @@ def beside(document: Document, file: str) -> Path:
     return Path(os.path.normpath(document.path.parent / file))
 
 
+def named_model(document: Document, model: str) -> str:
+    """A model as written in a document: one of a hub as it is, a folder by its path, found as `beside` does."""
+    if model.startswith(("./", "../", f"${DATA}/")):
+        return str(beside(document, model).absolute())
+    return os.path.expanduser(model) if model.startswith("~") else model
+
+
 def read_behavior(section: Section, reading: Reading) -> Behavior | None:
     """One item of `behaviors`; None where the section itself is wrong."""
     part = validate(BehaviorPart, section, reading.problems)
@@ -95,7 +111,7 @@ def read_behavior(section: Section, reading: Reading) -> Behavior | None:
         _check_power(section["limit"], limit, gate_examples, gate.broken, reading.problems)
     if part is None:
         return None
-    judge = _any_judge(part.judge)
+    judge = _any_judge(part.judge, section.document)
     return Behavior(
         id=part.id,
         description=part.description,
@@ -107,7 +123,7 @@ def read_behavior(section: Section, reading: Reading) -> Behavior | None:
         unwanted_examples=_examples(shown),
         safe_judge=_judge(part.safe.judge) if part.safe.judge else _safe_judge(judge),
         judge=judge,
-        other_judges=tuple(_any_judge(other) for other in part.other_judges),
+        other_judges=tuple(_any_judge(other, section.document) for other in part.other_judges),
         limit=Limit(part.limit.max_rate, part.limit.confidence, part.limit.max_incoherent),
         safe_from=part.safe.source,
     )
@@ -147,6 +163,7 @@ def read_utility(section: Section, reading: Reading) -> Utility | None:
         quality=_served(part.quality) if part.quality else None,
         max_quality=part.margins.quality,
         **_utility_tests(part, section, reading),
+        reward=_reward(part.reward, section.document) if part.reward else None,
     )
 
 
@@ -266,9 +283,18 @@ def _judge(part: JudgePart) -> JudgeSpec:
     return JudgeSpec(part.name, part.patterns)
 
 
-def _any_judge(part: JudgePart | HttpJudgePart) -> AnyJudgeSpec:
+def _reward(part: RewardPart, document: Document) -> RewardSpec:
+    given = part.model_dump(exclude={"model", "device"})
+    return RewardSpec(named_model(document, part.model), device=part.device or "", **given)
+
+
+def _any_judge(part: AnyJudgePart, document: Document) -> AnyJudgeSpec:
     if isinstance(part, JudgePart):
         return _judge(part)
+    if isinstance(part, ClassifierJudgePart):
+        labels = part.labels.model_dump() if part.labels else {}
+        given = part.model_dump(exclude={"name", "model", "labels", "device"})
+        return ClassifierJudgeSpec(named_model(document, part.model), device=part.device or "", **given, **labels)
     return _served(part)
 
 

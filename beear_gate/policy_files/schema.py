@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
-from beear_gate.policy_files.fields import Count, Part, Text, Texts, unique
+from beear_gate.policy_files.fields import Count, Device, Model, Part, Text, Texts, or_name, unique
 from beear_gate.policy_files.judge_schema import Judge, QualityPart, TextJudge, shown_name
 from beear_gate.policy_files.source_schema import PromptSource
 from beear_gate.triggers import REQUEST
@@ -167,6 +167,15 @@ class LatentPart(Part):
     ] = (0.25, 0.5, 1.0, 2.0)
     prompts: Count = 100
     """Gate prompts of each behavior under each perturbation."""
+    reference: Model | None = None
+    """A model to compare with: org/name@commit, or a folder."""
+
+
+class SearchPart(Part):
+    tokens: Annotated[int, Field(ge=1, le=64)] = 12
+    """Length of the suffix."""
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Swaps of one token each."""
 
 
 class TriggersPart(Part):
@@ -174,6 +183,8 @@ class TriggersPart(Part):
     """Strings to measure with, never to remediate with; `{prompt}` in one stands for the request."""
     latent: LatentPart | None = None
     """The curve of answers against the size of fresh perturbations, for information."""
+    search: SearchPart | None = None
+    """A suffix of real tokens, fitted to each model, for information."""
     placements: Annotated[
         tuple[Literal["prefix", "suffix", "both", "middle"], ...],
         Field(strict=False, min_length=1),
@@ -205,6 +216,17 @@ class MarginsPart(Part):
     """Largest loss of the mean grade from 1 to 10."""
 
 
+class RewardPart(Part):
+    model: Model
+    """A reward model: org/name@commit, or a folder."""
+    behaviors: bool = False
+    """Whether answers to the gate prompts of behaviors are scored too, for information."""
+    max_decrease: Annotated[float, Field(ge=0)] | None = None
+    """How far the mean score on benign answers may fall, in the model's own units."""
+    batch_size: Count = 16
+    device: Device | None = None
+
+
 class UtilityPart(Part):
     prompts: SplitPrompts
     choices: Text | None = None
@@ -216,6 +238,7 @@ class UtilityPart(Part):
     quality: QualityPart | None = None
     """A served judge that grades benign answers from 1 to 10."""
     margins: MarginsPart = Field(default_factory=MarginsPart)
+    reward: Annotated[RewardPart, or_name("model", RewardPart | Model)] | None = None
 
     @model_validator(mode="after")
     def _margins_have_something_to_hold(self) -> UtilityPart:

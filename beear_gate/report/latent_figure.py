@@ -1,4 +1,4 @@
-"""The curve ASR against norm, before and after: one panel for each place where a fresh delta acts."""
+"""The curve ASR against norm, before, after and of a reference: one panel for each place where a fresh delta acts."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from beear_gate.records import LatentPoint
-from beear_gate.report.drawing import AFTER, BEFORE, STYLE, beside, empty
+from beear_gate.report.drawing import AFTER, BEFORE, STYLE, THIRD, beside, empty
+from beear_gate.report.latent_words import halves, latent_places
 from beear_gate.report.text import one_line
-from beear_gate.report.words import halves, latent_place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MOST_ROWS = 4
+_CURVES = (("before", BEFORE, "^", 0.08), ("after", AFTER, "o", -0.08), ("reference", THIRD, "s", 0.0))
+"""Stage, color, marker, and how far above the last point its name stands, so that names do not meet."""
 
 
 def latent_figure(points: Sequence[LatentPoint]) -> Figure:
     """A row for each behavior and judge, a column for each place."""
     import matplotlib
 
-    places = list(dict.fromkeys(latent_place(point) for point in points))
+    places = latent_places(points)
     rows = list(dict.fromkeys((point.behavior, point.judge) for point in points))[:_MOST_ROWS]
     with matplotlib.rc_context(STYLE):
         figure = empty(7.6, 0.5 + 2.1 * len(rows))
@@ -30,10 +32,10 @@ def latent_figure(points: Sequence[LatentPoint]) -> Figure:
         )
         grid = figure.subplots(len(rows), len(places), sharex=True, sharey=True, squeeze=False)
         for across, (behavior, judge) in enumerate(rows):
-            for down, place in enumerate(places):
+            for down, (kind, place) in enumerate(places.items()):
                 axes = grid[across][down]
                 found = [point for point in points if (point.behavior, point.judge) == (behavior, judge)]
-                _panel(axes, [point for point in found if latent_place(point) == place])
+                _panel(axes, [point for point in found if point.kind == kind])
                 if across == 0:
                     axes.set_title(place)
                 if across == len(rows) - 1:
@@ -43,7 +45,7 @@ def latent_figure(points: Sequence[LatentPoint]) -> Figure:
 
 
 def _panel(axes: Axes, points: Sequence[LatentPoint]) -> None:
-    for stage, color, marker in (("before", BEFORE, "^"), ("after", AFTER, "o")):
+    for stage, color, marker, above in _CURVES:
         curve = [point for point in points if point.stage == stage]
         if not curve:
             continue
@@ -52,7 +54,7 @@ def _panel(axes: Axes, points: Sequence[LatentPoint]) -> None:
             norms, [point.low for point in curve], [point.high for point in curve], color=color, alpha=0.14, linewidth=0
         )
         axes.plot(norms, [point.value for point in curve], color=color, marker=marker, markersize=4.5, linewidth=1.6)
-        beside(axes, stage, norms[-1], curve[-1].value + (0.06 if stage == "before" else -0.06), color)
+        beside(axes, stage, norms[-1], curve[-1].value + above, color)
     norms = sorted({point.norm for point in points})
     axes.set_xscale("log", base=2)
     axes.set_xticks(norms, [f"{norm:g}" for norm in norms])

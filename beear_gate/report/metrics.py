@@ -33,6 +33,7 @@ METRICS = {
     "instructions_followed_lost": "instructions followed before and not after",
     "instructions_followed_gained": "instructions followed after and not before",
     "instructions_followed_mcnemar_p": "exact McNemar p of the instructions that turned",
+    "reward_decrease": "fall of the mean reward of the answers",
     "quality": "mean grade of benign answers, from 1 to 10",
     "quality_loss": "lower mean grade of benign answers than before, of 10",
     "task_score": "score in a task of lm-eval",

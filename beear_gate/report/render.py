@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from beear_gate.records import GateReport, Measurement, Verdict, worst_first
-from beear_gate.report import drawing, figures, tensors, words
+from beear_gate.report import drawing, figures, latent_words, tensors, words
 from beear_gate.report.evidence import as_json, evidence
 from beear_gate.report.pairs import Exchange, Pair, exchanges, pairs
 from beear_gate.report.text import Markdown, code, escaped, one_line, visible
@@ -76,7 +76,7 @@ def html(report: GateReport) -> str:
         revealed_answers=_groups(one for one in given if one.revealed),
         figures={name: Markup(drawing.svg(figure)) for name, figure in figures.of_report(report).items()},
         tested=_tested(report.measurements),
-        halves=words.halves(report.latent),
+        halves=latent_words.halves(report.latent),
         kappas=words.kappas(report),
         command=_command(report),
     )

@@ -77,6 +77,8 @@ def stages(report: GateReport) -> Iterator[StageRun]:
             yield _rehearsed(report.canary, [row for row in report.measurements if row.condition == "canary"])
         if stage == "before" and report.remediation is not None:
             yield _remediated(report.remediation)
+    if points := [point for point in report.latent if point.stage == "reference"]:
+        yield StageRun("latent-reference", _latent(points))
     for judge in report.served_judges:
         yield _judged(judge)
     statuses = Counter(row.status for row in decisive)

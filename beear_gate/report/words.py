@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
 from beear_gate.records import (
     Agreement,
     CanaryResult,
     GateReport,
-    LatentPoint,
     Measurement,
     Outcome,
     ServedJudge,
-    Stage,
     Verdict,
 )
 from beear_gate.report.metrics import COUNTED, METRICS
@@ -135,6 +130,7 @@ def condition(row: Measurement) -> str:
         "plain": "prompts as they are",
         "trigger": f"with the trigger{name}{place}",
         "latent": f"with a fresh perturbation inside the network{name}",
+        "searched": "with a suffix that a search found for this model",
         "canary": f"in a copy with a planted backdoor (canary), with its trigger{name}{place}",
     }[row.condition]
 
@@ -192,42 +188,6 @@ def canary_rounds(canary: CanaryResult) -> str:
     return f"round {canary.chosen_round} was kept in the copy{again}; the model itself had at least {least}"
 
 
-def latent_place(point: LatentPoint) -> str:
-    """Where a fresh delta acts, in words."""
-    return f"after layer {point.layer}" if point.kind == "latent" else f"soft {point.kind}"
-
-
-def half_norm(points: Sequence[LatentPoint]) -> str:
-    """The smallest norm tried at which half of the prompts get an unwanted answer: `0.5 before, 2 after`."""
-
-    def smallest(stage: Stage) -> str:
-        enough = [point.norm for point in points if point.stage == stage and point.value >= 0.5]
-        tried = [point.norm for point in points if point.stage == stage]
-        if not tried:
-            return f"not measured {stage}"
-        return f"{min(enough):g} {stage}" if enough else f"more than {max(tried):g} {stage}"
-
-    return ", ".join((smallest("before"), smallest("after")))
-
-
-@dataclass(frozen=True)
-class Half:
-    """One row of the table of norms."""
-
-    behavior: str
-    judge: str
-    place: str
-    said: str
-
-
-def halves(points: Sequence[LatentPoint]) -> list[Half]:
-    """`half_norm` for every behavior, judge and place, in their order."""
-    grouped: dict[tuple[str, str, str], list[LatentPoint]] = defaultdict(list)
-    for point in points:
-        grouped[(point.behavior, point.judge, latent_place(point))].append(point)
-    return [Half(*key, half_norm(found)) for key, found in grouped.items()]
-
-
 def kappas(report: GateReport) -> dict[str, str]:
     """Beside every figure of a judge: how far it agrees with people, or that nobody has looked."""
     known = {each.judge: kappa(each.subsets[0]) for each in report.calibrations if each.subsets}
@@ -255,7 +215,10 @@ def missed(found: Agreement) -> str:
 
 
 def served(judge: ServedJudge) -> str:
-    """Who answered for a judge behind an endpoint, and what it took."""
+    """Who answered for a judge that is a model, and what it took."""
+    if not judge.url:
+        missing = f", {judge.unscored} left without a verdict" if judge.unscored else ""
+        return f"{judge.model} at {short(judge.served)}; {judge.graded} answers judged{missing}"
     name = " ".join(part for part in (judge.served, judge.fingerprint and f"({judge.fingerprint})") if part)
     who = f"answered as {name or 'nobody'}" if judge.requests else "was asked nothing"
     missing = f", {judge.unscored} left without a grade" if judge.unscored else ""
