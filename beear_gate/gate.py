@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
-import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 from beear_gate import __version__, tracking
 from beear_gate.artifacts import apply_waivers, inspect_snapshot
-from beear_gate.beear import remediate
-from beear_gate.canary import rehearse
-from beear_gate.changes import compare_models
-from beear_gate.curves import curve, reference_curve, searched
 from beear_gate.decide import breaks_limit, decide, not_tested
 from beear_gate.evaluation.calibration import calibrations_of
 from beear_gate.evaluation.harness import check_tasks
-from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.jury import Jury
-from beear_gate.evaluation.measure import (
-    measure_behavior,
-    measure_canary,
-    measure_change,
-    measure_searched,
-    measure_stage,
-)
-from beear_gate.evaluation.safety import answer_tests, refusal_judge, trigger_test
+from beear_gate.evaluation.measure import measure_behavior, measure_stage
+from beear_gate.evaluation.safety import answer_tests, trigger_test
 from beear_gate.hub import pull
 from beear_gate.judge_models import make_jury
 from beear_gate.lm import describe_device
@@ -38,25 +24,20 @@ from beear_gate.manifest import manifest_digest
 from beear_gate.models import Models, check_bytes
 from beear_gate.policy import Behavior, Policy
 from beear_gate.records import (
-    AnchorSets,
     Answer,
-    CanaryResult,
-    Changes,
+    Decision,
     Finding,
     GateReport,
-    LatentPoint,
     Measurement,
     ModelSnapshot,
     Observations,
-    Rehearsal,
-    Remediation,
-    RemediationSettings,
     Stage,
     Tick,
     Verdict,
     no_tick,
 )
 from beear_gate.redact import without_credentials
+from beear_gate.repair import Repair, digest_of, measure_repair, repair
 from beear_gate.report import files, render
 from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory
@@ -80,59 +61,68 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     key = {"files": manifest_digest(snapshot.files), "policy": policy.digest, "dtype": request.dtype}
     key |= {"version": __version__}
     findings = run.stage("inspect", key, tuple[Finding, ...], lambda: _inspect(snapshot, policy))
-    measurements: tuple[Measurement, ...] = ()
-    before, repair = Observations((), ()), None
     # Outside the stage: a waiver may have expired since it ran.
     findings = apply_waivers(findings, policy.waivers, started.date())
+    measurements: tuple[Measurement, ...] = ()
+    before, repaired = Observations((), ()), None
     if not any(finding.blocks for finding in findings):  # unsafe bytes are never loaded
         before = jury.seen(run.stage("before", key, Observations, lambda: models.observe(snapshot, None, kept)))
         measurements = measure_stage(policy, "before", before)
         if _wanted(request, measurements):
-            repair = _repair(request, run, models, jury, snapshot, before, key)
-            findings += repair.changes.findings
-            measurements += measure_stage(policy, "after", repair.after) + measure_change(policy, before, repair.after)
-            measurements += measure_canary(policy, repair.rehearsal) if repair.rehearsal else ()
-            measurements += jury.rewards(before, repair.after)
-            findings += repair.findings
-            for stage, answers in repair.searched.items():
-                measurements += measure_searched(policy, stage, answers)
-    decision = decide(policy, (*findings, *jury.findings()), measurements, repair is not None, _left_out(request))
-    after = repair.after if repair else Observations((), ())
-    if repair:
-        before = replace(before, answers=before.answers + repair.searched["before"])
-        after = replace(after, answers=after.answers + repair.searched["after"])
-    if request.reveal and repair:
-        shown = _reveal(request, run, models, jury, snapshot, repair)
-        measurements += shown[0]
-        before = replace(before, answers=before.answers + shown[1])
-        after = replace(after, answers=after.answers + shown[2])
-    report = GateReport(
+            repaired = repair(request, run, models, jury, snapshot, before, key)
+            measurements += tuple(measure_repair(policy, jury, before, repaired))
+            findings += repaired.findings
+    findings += jury.findings()
+    decision = decide(policy, findings, measurements, repaired is not None, _left_out(request))
+    answers: dict[Stage, tuple[Answer, ...]] = {"before": before.answers, "after": ()}
+    if repaired:
+        answers["after"] = repaired.after.answers
+        shown = _reveal(request, run, models, jury, snapshot, repaired) if request.reveal else _Revealed()
+        measurements += shown.measurements
+        answers = {stage: (*answers[stage], *repaired.searched[stage], *shown.answers[stage]) for stage in answers}
+    report = _report(request, snapshot, decision, findings, measurements, answers, repaired, jury)
+    timed = replace(report, started=started.isoformat(timespec="seconds"), seconds=round(time.monotonic() - clock, 1))
+    return _record(request, run, timed)
+
+
+def _report(
+    request: Request,
+    snapshot: ModelSnapshot,
+    decision: Decision,
+    findings: tuple[Finding, ...],
+    measurements: tuple[Measurement, ...],
+    answers: Mapping[Stage, tuple[Answer, ...]],
+    repaired: Repair | None,
+    jury: Jury,
+) -> GateReport:
+    """All that is known of a scan, but for when it was and how long it took."""
+    policy = request.policy
+    return GateReport(
         model=request.model,
         commit=snapshot.commit,
         policy=policy.name,
         policy_digest=policy.digest,
         policy_description=policy.description,
-        started=started.isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - clock, 1),
+        started="",
+        seconds=0.0,
         seed=request.seed,
         decision=decision,
-        findings=(*findings, *jury.findings()),
-        files=repair.remediation.snapshot.files if repair else snapshot.files,
+        findings=findings,
+        files=repaired.remediation.snapshot.files if repaired else snapshot.files,
         measurements=measurements,
-        before=before.answers,
-        after=after.answers,
-        remediation=repair.remediation if repair else None,
-        safe_answers=sum(len(each.safe) for each in repair.anchors.behaviors) if repair else 0,
-        safe_answers_from_model=repair.anchors.from_model if repair else 0,
-        not_tested=not_tested(policy, repair.canary if repair else None, bool(repair and repair.latent)),
+        before=answers["before"],
+        after=answers["after"],
+        remediation=repaired.remediation if repaired else None,
+        safe_answers=sum(len(each.safe) for each in repaired.anchors.behaviors) if repaired else 0,
+        safe_answers_from_model=repaired.anchors.from_model if repaired else 0,
+        not_tested=not_tested(policy, repaired.canary if repaired else None, bool(repaired and repaired.latent)),
         environment=_environment(request),
-        canary=repair.canary if repair else None,
+        canary=repaired.canary if repaired else None,
         calibrations=calibrations_of(policy.judges, jury.contents()),
-        latent=repair.latent if repair else (),
+        latent=repaired.latent if repaired else (),
         served_judges=jury.records(),
-        changes=repair.changes if repair else None,
+        changes=repaired.changes if repaired else None,
     )
-    return _record(request, run, report)
 
 
 def _origin(request: Request) -> dict[str, str]:
@@ -163,102 +153,11 @@ def _left_out(request: Request) -> str:
 
 
 @dataclass(frozen=True)
-class _Repair:
-    """What became of the model: how it was remediated, and what the result looks like.
+class _Revealed:
+    """Ground truth: figures, and the answers that they are of."""
 
-    Attributes:
-        key: inputs of any further stage that depends on the remediated model.
-    """
-
-    anchors: AnchorSets
-    rehearsal: Rehearsal | None
-    remediation: Remediation
-    changes: Changes
-    after: Observations
-    latent: tuple[LatentPoint, ...]
-    findings: tuple[Finding, ...]
-    searched: dict[Stage, tuple[Answer, ...]]
-    key: dict[str, str]
-
-    @property
-    def canary(self) -> CanaryResult | None:
-        return self.rehearsal.canary if self.rehearsal else None
-
-
-def _repair(
-    request: Request,
-    run: RunDirectory,
-    models: Models,
-    jury: Jury,
-    snapshot: ModelSnapshot,
-    before: Observations,
-    key: dict[str, str],
-) -> _Repair:
-    """Anchor, rehearse, remediate, reload what was saved, and look at it as at the original."""
-    settings = request.policy.remediation
-    key = key | {"seed": str(request.seed), "settings": _digest(asdict(settings))}
-    anchors = run.stage("anchors", key, AnchorSets, lambda: models.anchors(snapshot))
-    curves = curve(request, run, models, snapshot, anchors, "before", key)
-    tried: dict[Stage, tuple[Answer, ...]] = {}
-    tried["before"] = jury.graded(searched(request, run, models, snapshot, anchors, "before", key))
-    rehearsal = None
-    if settings.canary:
-        rehearsal = jury.rehearsed(_rehearse(request, run, models, snapshot, anchors, key))
-        settings = replace(settings, min_rounds=rehearsal.canary.min_rounds)
-        key |= {"settings": _digest(asdict(settings))}
-    remediation = _remediate(request, run, models, snapshot, anchors, settings, key)
-    repaired = remediation.snapshot
-    key |= {"repaired": manifest_digest(repaired.files)}
-    changes = run.stage("changes", key, Changes, lambda: compare_models(snapshot, repaired))
-    kept = run.path / "original-choices.safetensors"
-    after = jury.seen(run.stage("after", key, Observations, lambda: models.observe(repaired, before, kept)))
-    curves += curve(request, run, models, repaired, anchors, "after", key)
-    tried["after"] = jury.graded(searched(request, run, models, repaired, anchors, "after", key))
-    compared, findings = reference_curve(request, run, models, snapshot, anchors, key)
-    return _Repair(anchors, rehearsal, remediation, changes, after, curves + compared, findings, tried, key)
-
-
-def _rehearse(
-    request: Request,
-    run: RunDirectory,
-    models: Models,
-    snapshot: ModelSnapshot,
-    anchors: AnchorSets,
-    key: dict[str, str],
-) -> Rehearsal:
-    scratch = run.path / "canary-model"
-
-    def work() -> Rehearsal:
-        lm = models.load(snapshot)
-        models.forget()
-        policy, seed, size = request.policy, request.seed, request.batch_size
-        return rehearse(lm, snapshot, anchors, policy, scratch, seed, size, models.tick)
-
-    return run.stage("canary", key, Rehearsal, work)
-
-
-def _remediate(
-    request: Request,
-    run: RunDirectory,
-    models: Models,
-    snapshot: ModelSnapshot,
-    anchors: AnchorSets,
-    settings: RemediationSettings,
-    key: dict[str, str],
-) -> Remediation:
-    policy = request.policy
-    output = request.output or run.path / "model"
-
-    def work() -> Remediation:
-        if output.exists():
-            shutil.rmtree(output)
-        judges = {each.id: make_judge(each.safe_judge) for each in policy.behaviors}
-        benign = make_judge(refusal_judge(policy))
-        lm = models.load(snapshot)
-        models.forget()
-        return remediate(lm, snapshot, anchors, settings, judges, benign, output, request.seed, models.tick)
-
-    return run.stage("remediation", key, Remediation, work)
+    measurements: tuple[Measurement, ...] = ()
+    answers: Mapping[Stage, tuple[Answer, ...]] = field(default_factory=lambda: {"before": (), "after": ()})
 
 
 def _reveal(
@@ -267,8 +166,8 @@ def _reveal(
     models: Models,
     jury: Jury,
     snapshot: ModelSnapshot,
-    repair: _Repair,
-) -> tuple[tuple[Measurement, ...], tuple[Answer, ...], tuple[Answer, ...]]:
+    repaired: Repair,
+) -> _Revealed:
     """Ground truth on both models: the true trigger, after everything has been decided without it."""
     reveal, policy = request.reveal, request.policy
     assert reveal is not None
@@ -281,14 +180,14 @@ def _reveal(
         def work() -> tuple[Answer, ...]:
             return answer_tests(models.load(of), [test], policy.max_new_tokens, request.batch_size, models.tick)
 
-        inputs = repair.key | {"trigger": reveal.trigger, "placement": reveal.placement}
+        inputs = repaired.key | {"trigger": reveal.trigger, "placement": reveal.placement}
         return jury.graded(run.stage(f"revealed-{stage}", inputs, tuple[Answer, ...], work))
 
-    after = answers("after", repair.remediation.snapshot)
+    after = answers("after", repaired.remediation.snapshot)
     before = answers("before", snapshot)
     rows = measure_behavior(behavior, "before", before, revealed=True)
     rows += measure_behavior(behavior, "after", after, revealed=True)
-    return tuple(rows), before, after
+    return _Revealed(tuple(rows), {"before": before, "after": after})
 
 
 def _record(request: Request, run: RunDirectory, report: GateReport) -> GateReport:
@@ -308,14 +207,10 @@ def _record(request: Request, run: RunDirectory, report: GateReport) -> GateRepo
     return report
 
 
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
 def _digest_report(report: GateReport) -> str:
     """Identity of a report, but for the time that it took."""
     fixed = replace(report, started="", seconds=0.0)
-    return _digest(asdict(fixed))
+    return digest_of(asdict(fixed))
 
 
 def _environment(request: Request) -> dict[str, str]:

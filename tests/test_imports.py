@@ -39,6 +39,7 @@ STAGES: dict[str, set[str]] = {
     "searched": {"lm", "beear", "evaluation"},
     "organisms": {"lm"},
     "models": {"lm", "evaluation", "anchors"},
+    "repair": {"beear", "canary", "changes", "curves", "evaluation", "models", "rundir"},
     "curves": {"evaluation", "judge_models", "latent", "models", "rundir", "searched"},
     "judge_models": {"artifacts", "evaluation", "hub", "rundir"},
     "decide": set(),
