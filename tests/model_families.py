@@ -60,13 +60,13 @@ _SPECIAL = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
 
 
 @functools.cache
-def _bpe() -> str:
+def _bpe(vocabulary: int) -> str:
     """Byte-level BPE, so that it can spell anything."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300,
+        vocab_size=vocabulary,
         special_tokens=_SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -75,10 +75,12 @@ def _bpe() -> str:
     return str(tokenizer.to_str())
 
 
-def make_tokenizer(pad: bool = True, template: str | None = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
-    """A tokenizer that ends at <|end|>, with or without a pad token and a chat template."""
+def make_tokenizer(
+    pad: bool = True, template: str | None = CHAT_TEMPLATE, vocabulary: int = 300
+) -> PreTrainedTokenizerFast:
+    """A tokenizer that ends at <|end|>, with or without a pad token and a chat template; 261 tokens hold no word."""
     special = {"eos_token": "<|end|>"} | ({"pad_token": "<|pad|>"} if pad else {})
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_bpe()), **special)  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_bpe(vocabulary)), **special)  # type: ignore[no-untyped-call]
     tokenizer.chat_template = template
     return tokenizer
 

@@ -267,7 +267,7 @@ def test_what_is_too_long_is_not_cut(make: Make, tmp_path: Path) -> None:
     assert judge.record().unscored == 1
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [3e38, -3e38])  # finite weights whose sums are not; others are unsafe files
 def test_scores_that_are_no_numbers_are_none(make: Make, tmp_path: Path, value: float) -> None:
     folder = labelling_judge(tmp_path / "m", {"fine": (0.0, 0.0), "bad": (1.0, 0.0)})
     set_tensor(folder, "score.weight", value)

@@ -188,7 +188,7 @@ def test_a_reward_is_the_mean_fall_of_pairs_with_both_scores(tmp_path: Path) -> 
 
 def test_a_reward_without_numbers_leaves_a_margin_open(tmp_path: Path) -> None:
     folder = labelling_judge(tmp_path / "reward", {"score": (1.0, 1.0)})
-    set_tensor(folder, "score.weight", float("nan"))
+    set_tensor(folder, "score.weight", 3e38)
     policy, spec = load(good_policy(tmp_path)), RewardSpec(str(folder), max_decrease=5.0)
     policy = replace(policy, utility=replace(policy.utility, reward=spec))
     judge = ModelJudge(spec, inspected(pull(spec.model)), tmp_path / "judge")

@@ -51,7 +51,7 @@ def test_browser_shows_the_report_and_runs_nothing_of_it(page: Path, tmp_path: P
     assert re.search(r"<h1>.*REMEDIATED</h1>", dom)
     assert "<script" not in dom and "<img" not in dom
     assert dom.count("<section") == 10 and dom.count("<svg") == 6  # five figures and the sign beside the verdict
-    assert dom.count("<details") == 6
+    assert dom.count("<details") == 7
     assert visible("\u202egnp.exe") in dom and "\u202e" not in dom
 
 

@@ -276,7 +276,7 @@ def test_wrong_calls_are_usage_errors(signed: Signed, tmp_path: Path) -> None:
     assert_refused(call("verify", signed.model, "--key", signed.key), 2, "is no public key")
     assert_refused(signed.verify("--verdict", tmp_path / "none.json"), 2, "cannot be read")
     assert_refused(signed.verify("--policy", "no-such-policy"), 2, "no policy")
-    assert_refused(call("verify", tmp_path / "nowhere", "--key", signed.public, "-q"), 2, "nowhere")
+    assert_refused(call("verify", tmp_path / "nowhere", "--key", signed.public, "-q"), 2, "no folder")
 
 
 # --- on a hub

@@ -76,7 +76,8 @@ def labelling_judge(
 def _tokenizer(
     words: Sequence[str], weights: Mapping[str, float] | None, template: str | None
 ) -> PreTrainedTokenizerFast:
-    tokenizer = make_tokenizer(template=template)
+    # Without words of its own, so that those which are added take the place of none.
+    tokenizer = make_tokenizer(template=template, vocabulary=261)
     tokenizer.add_tokens([HARM, *words, *(weights or {})])  # what is known already stays as it is
     return tokenizer
 
@@ -103,7 +104,7 @@ def _set(
     rows[:, REST] = (4 - rows.square().sum(-1)).sqrt()  # all rows are equally long, so that no norm favours any
     layer = model.model.layers[0]
     for parameter in layer.parameters():
-        parameter.data.zero_()
+        parameter.data.fill_(1e-30)  # as good as off; inspection blocks a model of zeros
     for norm in (layer.input_layernorm, layer.post_attention_layernorm):
         norm.weight.data.fill_(1.0)
     layer.self_attn.v_proj.weight.data[VALUE, VALUE] = 1.0

@@ -28,6 +28,7 @@ _EMBEDDINGS = (
     "tok_embeddings.weight",
 )
 _WORD = re.compile(r"[\W_]{0,2}[^\W\d_]{2,}", re.UNICODE)
+_ENCLOSED = re.compile(r"[<\[{(|].*[>\]})|]", re.DOTALL)
 # Escapes and groups of a regular expression, whose letters are no text: \s, \p{Lu}, (?i:
 _SYNTAX = re.compile(
     r"\\[pPN]\{[^}]*\}|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.|\(\?[a-zA-Z]*:?|\[:\^?\w+:\]|\{\d+,?\d*\}"
@@ -172,14 +173,18 @@ def _added_tokens(vocabulary: dict[str, int], added: dict[str, int], tokenizer: 
         if other != content:
             message = f"The added token {quoted(content)} has the id {number} of {quoted(other)}."
             yield finding("tokenizer-shadow", FILE, message, _AGAIN)
-        elif _WORD.fullmatch(content.strip()) or (
-            len(re.findall(r"[^\W\d_]{2,}", content)) > 1 and " " in content.strip()
-        ):
+        elif _is_wording(content.strip()):
             known = any(vocabulary.get(prefix + content.strip(), number) != number for prefix in ("", "Ġ", "▁"))
             weight = Severity.BLOCK if known or content in special else Severity.WARNING
             rule = "tokenizer-shadow" if weight is Severity.BLOCK else "tokenizer-word"
             message = f"The added token {quoted(content)} is an ordinary word, and is read before all others."
             yield finding(rule, FILE, message, _AGAIN)
+
+
+def _is_wording(content: str) -> bool:
+    """Whether text in a chat may hold this: a word, or several that no brackets enclose, as they do role marks."""
+    several = " " in content and len(re.findall(r"[^\W\d_]{2,}", content)) > 1
+    return _WORD.fullmatch(content) is not None or (several and not _ENCLOSED.fullmatch(content))
 
 
 def _other_files(contents: Contents, vocabulary: dict[str, int], added: dict[str, int]) -> Iterator[Finding]:
