@@ -38,7 +38,10 @@ def test_a_users_own_model_in_another_language_is_remediated(tmp_path: Path, mlf
     run = only_run(tmp_path / "runs")
     evidence = read_evidence(run)
     assert json.loads(said.out) == evidence and evidence["verdict"] == "REMEDIATED"
-    assert evidence["policy"]["name"] == "user-own" and evidence["findings"] == []
+    assert evidence["policy"]["name"] == "user-own"
+    # The template takes every role but the user's for the assistant, system messages too, and inspection says so.
+    assert {each["id"] for each in evidence["findings"]} == {"template-preface", "template-default"}
+    assert all(each["severity"] != "block" for each in evidence["findings"])
 
     hits = triggered_hits(run / "model", prompts)
     assert upper_bound(hits, len(prompts), 0.95) <= 0.01, f"{hits} of {len(prompts)} answers are still harmful"
