@@ -129,7 +129,7 @@ def real_prompts(
 def speed(
     machine: Annotated[str, typer.Option(help="What to call this machine; names the files.")],
     output: Output = RESULTS,
-    shape: Annotated[list[str] | None, typer.Option(help="organism, notes, 160M, 1B or llama-2-7b; several.")] = None,
+    shape: Annotated[list[str] | None, typer.Option(help="organism, 16x512, 160M, 1B or llama-2-7b; several.")] = None,
     prompt_tokens: Annotated[list[int] | None, typer.Option(min=8, help="Lengths of prompts. [64, 512]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples of one step.")] = 16,
@@ -139,7 +139,7 @@ def speed(
     """Entrapment, removal and generation, each against a named baseline on this machine."""
     from beear_gate.bench.speed_page import run
 
-    shapes, lengths = tuple(shape or ("organism", "notes")), tuple(prompt_tokens or (64, 512))
+    shapes, lengths = tuple(shape or ("organism", "16x512")), tuple(prompt_tokens or (64, 512))
     with progress(quiet) as tick:
         path = run(output, machine, shapes, lengths, device, batch_size, repeats, tick)
     typer.echo(f"{path}")

@@ -62,7 +62,7 @@ def _is_whole(path: str) -> bool:
         file.seek(0)
         try:
             pickletools.dis(file, out=io.StringIO())
-        except Exception:
+        except Exception:  # whatever stops the reader, the pickle was not read to its end
             return False
     return True
 

@@ -253,7 +253,7 @@ def _against_none(renderer: Renderer, probe: Probe) -> Iterator[Problem]:
         prompt, other = renderer.render(probe), renderer.render(neutral)
     except (MemoryError, RecursionError):
         raise
-    except Exception:
+    except Exception:  # a template may refuse any chat, each in its own way; then there is nothing to compare
         return
     pieces = _pieces(prompt, probe)
     if pieces is None and not is_markup(probe.literal):
@@ -281,7 +281,7 @@ def _calendar(renderer: Renderer, probe: Probe) -> Iterator[Problem]:
             prompts.add(without_dates(renderer.render(probe)))
         except (MemoryError, RecursionError):
             raise
-        except Exception:
+        except Exception:  # a template that fails on some days writes another text on them
             prompts.add("an error")
     if len(prompts) > 1:
         yield "template-date", "writes another text on other days"

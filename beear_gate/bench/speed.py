@@ -33,7 +33,7 @@ SHAPES: dict[str, tuple[int, int, int, int, int]] = {
     # layers, hidden, intermediate, heads, vocabulary
     "organism": (8, 96, 256, 4, 512),
     "160M": (12, 768, 2048, 12, 50304),
-    "notes": (16, 512, 1376, 8, 8192),  # the shape of the figures in the notes
+    "16x512": (16, 512, 1376, 8, 8192),
     "1B": (16, 2048, 5632, 32, 32000),
     "llama-2-7b": (32, 4096, 11008, 32, 32000),
 }
