@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from beear_gate.records import Tick, no_tick
+if TYPE_CHECKING:
+    from beear_gate.records import Tick
 
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Tick]:
     """A Tick that draws a bar on a terminal, writes a line for each new task elsewhere, and nothing when quiet."""
     if quiet:
+        from beear_gate.records import no_tick  # a file of many dataclasses, which `--help` need not pay for
+
         yield no_tick
     elif sys.stderr.isatty():
         with _bars() as tick:
