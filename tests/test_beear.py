@@ -18,7 +18,7 @@ from beear_gate.beear.attack import Kind, make_attack
 from beear_gate.beear.entrapment import Sample, Trap, draw_samples, entrap
 from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.recovery import in_own_words, recovery_pairs, rollouts, unwanted_part
-from beear_gate.beear.removal import Term, Trainer
+from beear_gate.beear.removal import Split, Term, Trainer
 from beear_gate.beear.selection import Checkpoint, SelectScores, best, harmless, settled
 from beear_gate.errors import IncompleteError, UsageError
 from beear_gate.lm import LM, answer_losses, decode, encode_answer, encode_pairs, pad_batch, prompt_ids
@@ -245,24 +245,47 @@ def test_removal_lowers_the_loss_under_the_trap(lm: LM, plan: Plan) -> None:
     assert losses[-1] < losses[0]
 
 
-def gradients(lm: LM, micro: int, terms: Sequence[Term]) -> list[torch.Tensor]:
-    trainer = Trainer(lm, 0.0)
-    trainer.micro = micro
+class Gradients(Trainer):
+    """Keeps the gradients of its last step, in place of moving the weights."""
+
+    def move(self, pace: float = 1.0) -> None:
+        self.found = [weight.grad.clone() for weight in self.weights if weight.grad is not None]
+
+
+def gradients(lm: LM, split: Split, terms: Sequence[Term]) -> list[torch.Tensor]:
+    trainer = Gradients(lm, 0.0, split)
     trainer.step(terms, random.Random(0))
-    return [weight.grad.clone() for weight in lm.model.parameters() if weight.grad is not None]
+    return trainer.found
 
 
-def test_small_passes_add_up_to_the_gradient_of_the_whole_batch(lm: LM, plan: Plan) -> None:
-    terms = [Term(pairs_of(lm), trap(lm, plan), 4), Term(pairs_of(lm), None, 3)]
-    for whole, parts in zip(gradients(lm, 256, terms), gradients(lm, 1, terms), strict=True):
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("split", [Split(1), Split(2, True), Split(256, True)], ids=str)
+def test_however_a_step_is_split_the_gradient_is_that_of_the_whole_batch(
+    lm: LM, plan: Plan, split: Split, kind: Kind
+) -> None:
+    terms = [Term(pairs_of(lm), trap(lm, plan, kind), 4), Term(pairs_of(lm), None, 3)]
+    for whole, parts in zip(gradients(lm, Split(), terms), gradients(lm, split, terms), strict=True):
         assert torch.allclose(whole, parts, atol=1e-5)
+
+
+def test_a_split_grows_smaller_by_halves_then_by_checkpointing_down_to_a_single_sample() -> None:
+    split, seen = Split(16), list[tuple[int, bool]]()
+    while smaller := split.smaller():
+        split = smaller
+        seen.append((split.samples, split.checkpointing))
+    assert seen == [(8, False), (4, False), (4, True), (2, True), (1, True)]
+
+
+def test_a_step_leaves_no_gradient_behind(lm: LM) -> None:
+    Trainer(lm, 1e-3).step([Term(pairs_of(lm), None, 4)], random.Random(0))
+    assert all(weight.grad is None for weight in lm.model.parameters())
 
 
 def test_a_pass_that_does_not_fit_is_halved_and_the_step_is_the_same(
     lm: LM, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terms = [Term(pairs_of(lm), None, 4)]
-    whole = gradients(lm, 256, terms)
+    whole = gradients(lm, Split(), terms)
     forward = type(lm.model).forward
 
     def small(model: Any, *args: Any, input_ids: torch.Tensor, **rest: Any) -> Any:
@@ -271,7 +294,7 @@ def test_a_pass_that_does_not_fit_is_halved_and_the_step_is_the_same(
         return forward(model, *args, input_ids=input_ids, **rest)
 
     monkeypatch.setattr(type(lm.model), "forward", small)
-    for one, two in zip(whole, gradients(lm, 256, terms), strict=True):
+    for one, two in zip(whole, gradients(lm, Split(), terms), strict=True):
         assert torch.allclose(one, two, atol=1e-5)
 
 

@@ -5,17 +5,46 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from beear_gate.beear.entrapment import Trap
-from beear_gate.errors import IncompleteError
+from beear_gate.errors import IncompleteError, OutOfMemory
 from beear_gate.lm import LM, answer_losses, pad_batch
 from beear_gate.lm.encode import Pair, like_lengths
-from beear_gate.lm.memory import halve, is_out_of_memory
+from beear_gate.lm.dry_run import checkpointed
+from beear_gate.lm.memory import TRAINING_REMEDY, forget, is_out_of_memory
 
 MAX_GRADIENT = 1.0
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a step is divided so that it fits. Gradients add up, so it changes nothing but rounding and time.
+
+    Attributes:
+        samples: the most in one pass.
+        checkpointing: whether a layer keeps its input alone, and computes the rest again.
+    """
+
+    samples: int = 256
+    checkpointing: bool = False
+
+    def smaller(self) -> Split | None:
+        """The next that needs less: passes of FEW samples, then checkpointing, then single samples."""
+        if not self.checkpointing and self.samples <= FEW:
+            return replace(self, checkpointing=True)
+        return replace(self, samples=self.samples // 2) if self.samples > 1 else None
+
+    def __str__(self) -> str:
+        samples = "1 sample" if self.samples == 1 else f"{self.samples} samples"
+        return f"{samples} a pass, {'with' if self.checkpointing else 'without'} checkpointing"
+
+
+FEW = 4
+"""Samples in a pass below which an accelerator idles, so that a third more arithmetic costs less."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +61,27 @@ class Term:
 
 
 class Trainer:
-    """Adam over all weights, one step at a time; the size of a pass halves when memory runs out."""
+    """Adam over all weights, one step at a time; passes grow smaller when memory runs out.
 
-    def __init__(self, lm: LM, learning_rate: float) -> None:
+    Attributes:
+        split: how steps are divided now.
+        retries: a line for each time that memory ran out.
+    """
+
+    def __init__(self, lm: LM, learning_rate: float, split: Split | None = None) -> None:
         self.lm = lm
         self.weights = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
         # In half precision a small step rounds to nothing, so Adam moves float32 copies and the model takes them over.
-        self.masters = [weight if weight.dtype == torch.float32 else weight.detach().float() for weight in self.weights]
-        self.optimizer = torch.optim.AdamW(self.masters, lr=learning_rate, weight_decay=0.0)
+        try:
+            self.masters = [_master(weight) for weight in self.weights]
+            self.optimizers = [_adam(master, learning_rate) for master in self.masters]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory("Memory ran out while making room for the states of Adam.", TRAINING_REMEDY) from error
         self.learning_rate = learning_rate
-        self.micro = 256
+        self.split = split or Split()
+        self.retries: list[str] = []
         self.steps = 0
 
     def step(self, terms: Sequence[Term], rng: random.Random, pace: float = 1.0) -> float:
@@ -58,18 +98,18 @@ class Trainer:
         while True:
             self.lm.model.zero_grad(set_to_none=True)
             try:
-                loss = sum(self._backward(trap, weighted) for trap, weighted in drawn)
+                with checkpointed(self.lm.layers, self.split.checkpointing):
+                    loss = sum(self._backward(trap, weighted) for trap, weighted in drawn)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                largest = max(len(weighted) for _, weighted in drawn)
-                self.micro = halve(min(self.micro, largest), "training", error)
+                self._shrink(max(len(weighted) for _, weighted in drawn), error)
         self.move(pace)
         return loss
 
     def move(self, pace: float = 1.0) -> None:
-        """One step of the weights on the gradient that stands there.
+        """One step of the weights on the gradient that stands there, which is then gone.
 
         Raises:
             IncompleteError: the gradient is not finite; the weights are as before.
@@ -82,25 +122,39 @@ class Trainer:
             )
         self.steps += 1
         # A short warm-up: Adam's first steps are its wildest.
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate * pace * min(1.0, self.steps / 5)
-        self._move()
+        rate = self.learning_rate * pace * min(1.0, self.steps / 5)
+        self._move(rate)
 
     @torch.no_grad()
-    def _move(self) -> None:
-        copies = [
-            (weight, master) for weight, master in zip(self.weights, self.masters, strict=True) if weight is not master
-        ]
-        for weight, master in copies:
-            master.grad = None if weight.grad is None else weight.grad.float()
-        self.optimizer.step()
-        for weight, master in copies:
-            weight.copy_(master)
+    def _move(self, rate: float) -> None:
+        """Tensor by tensor, so that only one float32 gradient and one set of intermediate values exist at a time."""
+        for weight, master, optimizer in zip(self.weights, self.masters, self.optimizers, strict=True):
+            if weight.grad is None:
+                continue
+            if master is not weight:
+                master.grad, weight.grad = weight.grad.float(), None
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
+            master.grad = None
+            if master is not weight:
+                weight.copy_(master)
+
+    def _shrink(self, largest: int, error: BaseException) -> None:
+        tried = replace(self.split, samples=min(self.split.samples, largest))
+        smaller = tried.smaller()
+        if smaller is None:
+            raise OutOfMemory(
+                "Memory ran out while training, even one prompt at a time and with checkpointing.", TRAINING_REMEDY
+            ) from error
+        self.retries.append(f"memory ran out at {tried}")
+        self.split = smaller
+        forget(error)
 
     def _backward(self, trap: Trap | None, weighted: Sequence[tuple[Pair, float]]) -> float:
         total = 0.0
         for places in like_lengths([len(pair.prompt) + len(pair.answer) for pair, _ in weighted]):
-            for start in range(0, len(places), self.micro):
-                total += self._pass(trap, [weighted[place] for place in places[start : start + self.micro]])
+            for start in range(0, len(places), self.split.samples):
+                total += self._pass(trap, [weighted[place] for place in places[start : start + self.split.samples]])
         return total
 
     def _pass(self, trap: Trap | None, weighted: Sequence[tuple[Pair, float]]) -> float:
@@ -120,3 +174,18 @@ def _drawn(terms: Sequence[Term], rng: random.Random) -> list[tuple[Trap | None,
         pairs = rng.sample(term.pairs, min(term.draw, len(term.pairs)))
         passes.setdefault(id(term.trap), (term.trap, []))[1].extend((pair, 1 / len(pairs)) for pair in pairs)
     return list(passes.values())
+
+
+def _master(weight: Tensor) -> Tensor:
+    return weight if weight.dtype == torch.float32 else weight.detach().float()
+
+
+def _adam(master: Tensor, learning_rate: float) -> torch.optim.AdamW:
+    """Adam for one tensor, with room for its states taken now: in the midst of a step half the weights have moved."""
+    optimizer = torch.optim.AdamW([master], lr=learning_rate, weight_decay=0.0, foreach=False)
+    optimizer.state[master] = {
+        "step": torch.tensor(0.0),
+        "exp_avg": torch.zeros_like(master, memory_format=torch.preserve_format),
+        "exp_avg_sq": torch.zeros_like(master, memory_format=torch.preserve_format),
+    }
+    return optimizer

@@ -1,9 +1,12 @@
-"""Running out of memory: how to recognise it on every device, and what to do about it."""
+"""Memory of a device: how much is free, how to recognise that it ran out, and what to do about it."""
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -17,6 +20,7 @@ R = TypeVar("R")
 _WORDS = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")
 
 REMEDY = "Use a device with more memory, --dtype bfloat16, or shorter answers (generation.max_new_tokens)."
+TRAINING_REMEDY = "`beear-gate plan MODEL` says what training needs, part by part; use a device with more memory."
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -38,10 +42,15 @@ def halve(batch_size: int, doing: str, error: BaseException, remedy: str = REMED
     """
     if batch_size <= 1:
         raise OutOfMemory(f"Memory ran out while {doing}, even one prompt at a time.", remedy) from error
+    forget(error)
+    return batch_size // 2
+
+
+def forget(error: BaseException) -> None:
+    """Give back what an attempt that failed holds."""
     # The frames that failed still hold their tensors, and no cache can give back what is in use.
     traceback.clear_frames(error.__traceback__)
     release()
-    return batch_size // 2
 
 
 def in_parts(items: Sequence[T], size: int, work: Callable[[Sequence[T]], R], doing: str) -> list[R]:
@@ -63,6 +72,48 @@ def in_parts(items: Sequence[T], size: int, work: Callable[[Sequence[T]], R], do
             continue
         start += len(part)
     return found
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that new tensors on a device can take.
+
+    Of a CPU that is what the system can give without swapping, and less where a container's limit is nearer.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return min(_system_free(), _container_free())
+
+
+def limit_memory(device: torch.device, most: int) -> None:
+    """Let the allocator refuse what goes beyond `most` bytes, where it can: a CPU's has no such limit."""
+    if device.type == "cuda":
+        _, total = torch.cuda.mem_get_info(device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, most / total), device)
+
+
+def _system_free() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found = dict(line.split(":") for line in lines)
+        return int(found["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):  # not Linux: all there is, for want of better
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _container_free() -> int:
+    """What is left of the limit of a control group (version 2)."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text(encoding="ascii"))  # "max" where there is none
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        cached = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+    except (OSError, ValueError):
+        return sys.maxsize
+    return max(0, limit - used + cached)
 
 
 def release() -> None:
