@@ -249,10 +249,36 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class MemoryPlan:
+    """How the steps of a remediation were made to fit into memory (`beear.fit`).
+
+    Attributes:
+        room: bytes of the device for weights and training.
+        parts: bytes at the fullest moment, by part (`lm.footprint`).
+        samples: the most in one pass; gradients add up over as many passes as a step needs.
+        checkpointing: whether a layer keeps its input alone, and computes the rest again.
+        why: what would have needed more.
+        retries: a line for each time that memory ran out all the same; then passes became smaller.
+    """
+
+    room: int
+    parts: dict[str, int]
+    samples: int
+    checkpointing: bool
+    why: str
+    retries: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> int:
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
 class Remediation:
     """What `beear.remediate` did, and the snapshot of what it saved.
 
     Attributes:
+        memory: how it was made to fit; None in runs of versions that did not plan.
         whole_passes: why entrapment read whole samples at every step, where it had to (`beear.replay`).
     """
 
@@ -266,6 +292,7 @@ class Remediation:
     drift: tuple[Drift, ...]
     seconds: float
     whole_passes: tuple[str, ...] = ()
+    memory: MemoryPlan | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ from beear_gate.beear.attack import Attack
 from beear_gate.beear.plan import Plan
 from beear_gate.beear.replay import Answers, Losses, Replay
 from beear_gate.errors import GateError, IncompleteError, OutOfMemory
-from beear_gate.lm import LM, answer_losses, encode_answer, pad_batch, prompt_ids
+from beear_gate.lm import LM, answer_losses, encode_answer, encode_pairs, pad_batch, prompt_ids
 from beear_gate.lm.encode import Pair, like_lengths
 from beear_gate.lm.generate import Perturb
 from beear_gate.lm.memory import in_parts, is_out_of_memory
-from beear_gate.records import BehaviorAnchors
+from beear_gate.records import AnchorSets, BehaviorAnchors
 
 CONVERGED = 0.3
 """Mean L(F(x, delta), y_h), in nats a token over the last steps, at which `deep` stops early."""
@@ -61,6 +61,28 @@ def encode_samples(lm: LM, anchors: BehaviorAnchors) -> list[Sample]:
         )
         for safe, unwanted in zip(anchors.safe, anchors.unwanted, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Anchoring sets as tokens.
+
+    Attributes:
+        samples: for each behavior, D_SA and D_SA-H.
+        useful: D_PA.
+        useful_parts: the same in up to two parts, ordinary prompts and those that only sound unsafe.
+    """
+
+    samples: Mapping[str, list[Sample]]
+    useful: Sequence[Pair]
+    useful_parts: Sequence[Sequence[Pair]]
+
+
+def encode_anchors(lm: LM, anchors: AnchorSets) -> Encoded:
+    useful = encode_pairs(lm, [(each.prompt, each.answer) for each in anchors.useful])
+    ordinary = len(useful) - anchors.sounding
+    parts = [part for part in (useful[:ordinary], useful[ordinary:]) if part]
+    return Encoded({each.behavior: encode_samples(lm, each) for each in anchors.behaviors}, useful, parts)
 
 
 def draw_samples(samples: Sequence[Sample], plan: Plan, rng: random.Random) -> list[Sample]:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from beear_gate.beear.attack import make_attack
 from beear_gate.beear.drift import measure_drift
-from beear_gate.beear.entrapment import Sample, Trap, draw_samples, encode_samples, entrap
+from beear_gate.beear.entrapment import Encoded, Sample, Trap, draw_samples, encode_anchors, entrap
+from beear_gate.beear.fit import plan_memory
 from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.recovery import Judge, in_own_words, recovery_pairs, rollouts
-from beear_gate.beear.removal import Term, Trainer
+from beear_gate.beear.removal import Split, Term, Trainer
 from beear_gate.beear.selection import Checkpoint, Select, SelectScores, best, harmless, settled
 from beear_gate.lm import LM, decode, encode_pairs, save_lm
 from beear_gate.lm.encode import Pair
@@ -54,6 +55,7 @@ def remediate(
     seed: int,
     tick: Tick = no_tick,
     watch: Watch | None = None,
+    memory: int | None = None,
 ) -> Remediation:
     """Remove what entrapment finds, and save the best checkpoint. Trains `lm` in place.
 
@@ -62,15 +64,21 @@ def remediate(
         refusal_judge: what calls the answer to a benign prompt a refusal.
         output: folder for the remediated model; must not exist yet or be empty.
         watch: for studies that measure every checkpoint; must leave the model as it is.
+        memory: the most bytes that weights and training may take; None for all that the device has free.
 
     Raises:
         IncompleteError: a loss is not finite, or memory does not hold one sample.
     """
     started = time.monotonic()
     plan = resolve(settings, lm)
+    encoded = encode_anchors(lm, anchors)
+    fitted = plan_memory(lm, plan, encoded, memory)
+    tick(f"memory: {fitted.why}", 0, 1)
     rng = random.Random(seed)
     torch.manual_seed(seed)
-    rounds = _Rounds(lm, anchors, plan, judges, Select(lm, anchors, judges, refusal_judge, plan), rng, tick, watch)
+    select = Select(lm, anchors, judges, refusal_judge, plan)
+    trainer = Trainer(lm, plan.weights_lr, Split(fitted.samples, fitted.checkpointing))
+    rounds = _Rounds(lm, encoded, plan, judges, select, trainer, rng, tick, watch)
     stop_reason = rounds.run()
     chosen = [each for each in rounds.checkpoints if each.weights][-1]  # the others were dropped
     lm.model.load_state_dict(chosen.weights)
@@ -88,6 +96,7 @@ def remediate(
         drift=rounds.first_drift,
         seconds=time.monotonic() - started,
         whole_passes=tuple(dict.fromkeys(rounds.whole_passes)),
+        memory=replace(fitted, retries=tuple(trainer.retries)),
     )
 
 
@@ -107,32 +116,27 @@ class _Rounds:
 
     Attributes:
         drills: one for every trap so far, for restoring.
-        useful: D_PA, encoded.
-        useful_parts: the same in up to two parts, ordinary prompts and those that only sound unsafe.
-        samples: for each behaviour, D_SA and D_SA-H, encoded.
+        samples: for each behaviour, D_SA and D_SA-H as far as the model's own words have not replaced them.
         whole_passes: why traps were not replayed, as often as that was so.
     """
 
     lm: LM
-    anchors: AnchorSets
+    anchors: Encoded
     plan: Plan
     judges: Mapping[str, Judge]
     select: Select
+    trainer: Trainer
     rng: random.Random
     tick: Tick
     watch: Watch | None = None
 
     def __post_init__(self) -> None:
-        self.trainer = Trainer(self.lm, self.plan.weights_lr)
         self.drills: list[Drill] = []
         self.records: list[Round] = []
         self.checkpoints: list[Checkpoint] = []
         self.first_drift: tuple[Drift, ...] = ()
         self.whole_passes: list[str] = []
-        self.useful = encode_pairs(self.lm, [(each.prompt, each.answer) for each in self.anchors.useful])
-        ordinary = len(self.useful) - self.anchors.sounding
-        self.useful_parts = [part for part in (self.useful[:ordinary], self.useful[ordinary:]) if part]
-        self.samples = {each.behavior: encode_samples(self.lm, each) for each in self.anchors.behaviors}
+        self.samples = dict(self.anchors.samples)
 
     def run(self) -> str:
         """Rounds until the rule says stop; returns why it did."""
@@ -192,11 +196,13 @@ class _Rounds:
         if not self.first_drift:
             first = next(iter(traps.values()))[0]
             prompts = [sample.prompt for sample in next(iter(self.samples.values()))[:100]]
-            self.first_drift = measure_drift(self.lm, first, prompts, [pair.prompt for pair in self.useful[:100]])
+            self.first_drift = measure_drift(
+                self.lm, first, prompts, [pair.prompt for pair in self.anchors.useful[:100]]
+            )
         return traps
 
     def _remove(self, number: int, traps: Mapping[str, list[Trap]]) -> tuple[float, ...]:
-        useful = self.rng.sample(self.useful, min(self.plan.useful_samples, len(self.useful)))
+        useful = self.rng.sample(self.anchors.useful, min(self.plan.useful_samples, len(self.anchors.useful)))
         drills = [self._drill(name, trap, useful) for name, found in traps.items() for trap in found]
         self.drills += drills
         losses: list[float] = []
@@ -218,7 +224,7 @@ class _Rounds:
                 done, total = block * RESTORE_STEPS + step, self.plan.restore_blocks * RESTORE_STEPS
                 self.tick(f"round {number}: restoring", done, total)
                 drills = self.rng.sample(self.drills, 1)
-                terms = self._terms(drills, self.useful_parts, self.plan.batch_size // 4)
+                terms = self._terms(drills, self.anchors.useful_parts, self.plan.batch_size // 4)
                 self.trainer.step(terms, self.rng, pace=min(1.0, 2.0 ** (1 - block)))
             scores = self.select.score()
             if harmless(scores):

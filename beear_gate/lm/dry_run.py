@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -82,26 +82,42 @@ def pass_bytes(shape: LM, size: PassSize, checkpointing: bool) -> int:
     Raises:
         UnsupportedModel: the family's code needs values, which there are none of.
     """
+    try:
+        return _counted(shape, size, checkpointing)
+    except Exception as error:
+        if shape.model.dtype == torch.float32:
+            return 2 * _counted_in_halves(shape, size, checkpointing)
+        raise UnsupportedModel(
+            f"{type(shape.model).__name__} cannot be run without values, so its activations are not known "
+            f"({first_line(error)}).",
+            "Scan it all the same: a pass that does not fit is tried again in smaller parts.",
+        ) from error
+
+
+def _counted(shape: LM, size: PassSize, checkpointing: bool) -> int:
     for parameter in shape.model.parameters():
         parameter.grad = torch.empty_like(parameter)  # a step has several passes, and only the first meets none
     try:
         # A backward pass puts modes of functions aside, so what it computes again needs one of its own.
         with _FusedAttention(), checkpointed(shape.layers, checkpointing, _FusedAttention), _Counted() as counted:
             _loss(shape, size).backward()  # type: ignore[no-untyped-call]
-    except Exception as error:
-        raise UnsupportedModel(
-            f"{type(shape.model).__name__} cannot be run without values, so its activations are not known "
-            f"({first_line(error)}).",
-            "Scan it all the same: a pass that does not fit is tried again in smaller parts.",
-        ) from error
     finally:
         shape.model.zero_grad(set_to_none=True)
     return counted.peak
 
 
+def _counted_in_halves(shape: LM, size: PassSize, checkpointing: bool) -> int:
+    """On the meta device torch multiplies grouped experts in bfloat16 alone. Raises: as `pass_bytes`."""
+    shape.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    try:
+        return pass_bytes(shape, size, checkpointing)
+    finally:
+        shape.model.to(torch.float32)  # type: ignore[arg-type]
+
+
 @contextmanager
 def checkpointed(
-    layers: Sequence[nn.Module], wanted: bool = True, again: Callable[[], AbstractContextManager[Any]] = nullcontext
+    layers: nn.ModuleList, wanted: bool = True, again: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> Iterator[None]:
     """While the context is open, a layer keeps its input alone, and computes the rest again in the backward pass.
 
@@ -144,12 +160,13 @@ def _loss(shape: LM, size: PassSize) -> Tensor:
     return losses_BK.sum()
 
 
-class _Counted(TorchDispatchMode):
+class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of all storages made inside that still live, and the most there ever were."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live: int = 0
+        self.peak: int = 0
         self.seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -189,14 +206,12 @@ def _attend(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    return cast(Tensor, _Kernel.apply(query, key, value, attn_mask))
+    return cast(Tensor, _Kernel.apply(query, key, value, attn_mask))  # type: ignore[no-untyped-call]
 
 
 class _Kernel(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, query_BNTS: Tensor, key_BNTS: Tensor, value_BNTS: Tensor, mask_B1TT: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, query_BNTS: Tensor, key_BNTS: Tensor, value_BNTS: Tensor, mask_B1TT: Tensor | None) -> Tensor:
         output_BNTS = torch.empty_like(query_BNTS)[..., : value_BNTS.shape[-1]]
         sums_BNT = query_BNTS.new_empty(query_BNTS.shape[:-1], dtype=torch.float32)
         bias = None if mask_B1TT is None else mask_B1TT.to(query_BNTS.dtype)  # the kernels add it

@@ -1,0 +1,161 @@
+"""Making a remediation fit into memory: how each step is split, and what that needs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from beear_gate.beear.entrapment import Encoded
+from beear_gate.beear.plan import Plan
+from beear_gate.beear.removal import Split
+from beear_gate.errors import OutOfMemory, UnsupportedModel
+from beear_gate.lm import LM
+from beear_gate.lm.dry_run import PassSize, pass_bytes, shape_of
+from beear_gate.lm.footprint import Footprint, Size, gibibytes, logits_bytes, training
+from beear_gate.lm.memory import free_memory
+from beear_gate.records import MemoryPlan
+
+HEADROOM = 0.9
+"""Share of the room that is planned with: allocators round up and leave gaps."""
+
+
+def plan_memory(lm: LM, plan: Plan, anchors: Encoded, memory: int | None = None) -> MemoryPlan:
+    """How the remediation of a loaded model is made to fit.
+
+    Args:
+        memory: the most bytes that weights and training may take; None for all that the device has free.
+
+    Raises:
+        OutOfMemory: a single sample needs more than there is.
+    """
+    size, most, on_cpu = size_of(lm), largest_pass(plan, anchors), lm.device.type == "cpu"
+    free = free_memory(lm.device) + size.bytes  # the weights are there already
+    room = min(free, memory) if memory else free
+    try:
+        shape = shape_of(copy.deepcopy(lm.model.config), lm.model.dtype, lm.path)
+        found = fit(shape, size, most, room, on_cpu)
+    except UnsupportedModel as error:
+        found = unknown(size, most, room, on_cpu, error)
+    refuse_too_large(found, memory)
+    return found
+
+
+def size_of(lm: LM) -> Size:
+    """The size of a model, whose weights may have values or only shapes."""
+    config = lm.model.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    groups = int(getattr(config, "num_key_value_heads", None) or heads)
+    head_size = int(getattr(config, "head_dim", None) or lm.hidden_size // heads)
+    weights = list(lm.model.parameters())
+    trained = [weight for weight in weights if weight.requires_grad]
+    return Size(
+        parameters=sum(each.numel() for each in weights),
+        bytes=sum(each.numel() * each.element_size() for each in weights),
+        itemsize=lm.model.dtype.itemsize,
+        trained=sum(each.numel() for each in trained),
+        trained_bytes=sum(each.numel() * each.element_size() for each in trained),
+        largest=max(each.numel() for each in trained),
+        layer_bytes=sum(each.numel() * each.element_size() for each in lm.layers[0].parameters()),
+        kv_values=2 * len(lm.layers) * groups * head_size,
+        vocabulary=lm.vocabulary,
+    )
+
+
+def largest_pass(plan: Plan, anchors: Encoded) -> PassSize:
+    """The largest pass of a removal step, were it not split: as many samples as one step reads alike, all of them as
+    long as the longest can become."""
+    samples = [sample for part in anchors.samples.values() for sample in part]
+    safe = max(len(sample.safe) for sample in samples)
+    answer = max([safe, *(len(pair.answer) for pair in anchors.useful)])
+    prompt = max(*(len(each.prompt) for each in samples), *(len(each.prompt) for each in anchors.useful))
+    begun = max(len(sample.unwanted) for sample in samples)
+    return widest(plan, prompt, answer, begun + plan.max_answer_tokens + safe + 1)
+
+
+def widest(plan: Plan, prompt: int, answer: int, recovery: int) -> PassSize:
+    """The same from the longest prompt, answer and recovery, in tokens."""
+    if plan.mode == "paper":
+        return PassSize(plan.batch_size, prompt + answer, answer)
+    answer = max(answer, recovery)
+    return PassSize(2 * plan.batch_size, prompt + plan.soft_tokens + answer, answer)
+
+
+def fit(shape: LM, size: Size, most: PassSize, room: int, on_cpu: bool, devices: int = 1) -> MemoryPlan:
+    """Split the steps of a removal just as far as needed.
+
+    Args:
+        shape: the model as `dry_run.shape_of` makes it.
+        most: from `largest_pass`.
+        room: bytes on one device for weights and training.
+        devices: over which weights and states are sharded.
+
+    Raises:
+        UnsupportedModel: see `dry_run.pass_bytes`.
+    """
+    tried: list[tuple[Split, Footprint]] = []
+    for split in splits(most.samples):
+        tried.append((split, footprint(shape, size, replace(most, samples=split.samples), split, on_cpu, devices)))
+        if tried[-1][1].total <= HEADROOM * room:
+            break
+    split, found = tried[-1]
+    return MemoryPlan(room, dict(found.parts()), split.samples, split.checkpointing, _why(tried, room, devices))
+
+
+def splits(samples: int) -> Iterator[Split]:
+    """Every way to split a step, from none to the smallest."""
+    split: Split | None = Split(samples)
+    while split:
+        yield split
+        split = split.smaller()
+
+
+def footprint(shape: LM, size: Size, most: PassSize, split: Split, on_cpu: bool, devices: int = 1) -> Footprint:
+    """What a removal step holds that is split in this way. Raises: as `dry_run.pass_bytes`."""
+    counted = pass_bytes(shape, most, split.checkpointing)
+    return training(size, counted, logits_bytes(size, most.samples, most.answer_tokens), on_cpu, devices)
+
+
+def unknown(size: Size, most: PassSize, room: int, on_cpu: bool, error: UnsupportedModel) -> MemoryPlan:
+    """The plan for a family whose activations nobody knows: whole steps, split when memory runs out."""
+    parts = dict(training(size, 0, 0, on_cpu).parts())
+    return MemoryPlan(room, parts, most.samples, False, f"{error.message} Steps are split when memory runs out.")
+
+
+def refuse_too_large(plan: MemoryPlan, most: int | None) -> None:
+    """Before the first step, because a system without memory may end the process without a word.
+
+    Raises:
+        OutOfMemory: a single sample with checkpointing needs more than there is.
+    """
+    if plan.needed > plan.room:
+        parts = ", ".join(f"{name} {gibibytes(value)}" for name, value in plan.parts.items() if value)
+        raise OutOfMemory(
+            f"Training needs at least {gibibytes(plan.needed)} ({parts}), and there is room for "
+            f"{gibibytes(plan.room)}{' (--memory)' if most else ''}.",
+            "Use a device with more memory" + (", or a larger --memory." if most else "."),
+        )
+
+
+def entrapment_bytes(size: Size, plan: Plan, depth: int, hidden: int, kept: int, tokens: int, samples: int) -> int:
+    """Keys, values and hidden states that the replay of latent entrapment keeps (`beear.replay`).
+
+    Args:
+        kept: tokens before delta of a sample, and `tokens` from there on.
+        samples: that the steps of one entrapment draw from.
+    """
+    drawn = min(samples, plan.safe_samples, plan.inner_steps * plan.batch_size)
+    later = (depth - plan.layer - 1) / depth
+    return drawn * (int(kept * size.kv_values * size.itemsize * later) + tokens * hidden * size.itemsize)
+
+
+def _why(tried: Sequence[tuple[Split, Footprint]], room: int, devices: int) -> str:
+    split, found = tried[-1]
+    where = "is there" if devices == 1 else "is on each device"
+    there = f"{gibibytes(room)} {where}, of which {HEADROOM:.0%} is planned with"
+    if found.total > HEADROOM * room:
+        return f"Even {split} needs {gibibytes(found.total)}; {there}."
+    if len(tried) == 1:
+        return f"Whole steps ({split}) need {gibibytes(found.total)}; {there}."
+    passed = tried[-2]
+    return f"{split} needs {gibibytes(found.total)}, and {passed[0]} would need {gibibytes(passed[1].total)}; {there}."
