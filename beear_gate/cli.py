@@ -16,6 +16,7 @@ from beear_gate import __version__
 from beear_gate.cli_attest import attest, keygen, verify
 from beear_gate.cli_bench import bench
 from beear_gate.cli_judge import judges
+from beear_gate.cli_plan import plan
 from beear_gate.cli_policy import policies
 from beear_gate.cli_publish import publish
 from beear_gate.cli_run import run
@@ -43,6 +44,7 @@ app.add_typer(policies, name="policy")
 app.add_typer(judges, name="judge")
 app.add_typer(bench, name="bench")
 app.command()(publish)
+app.command()(plan)
 
 Model = Annotated[str, typer.Argument(help="org/name, org/name@revision, or a folder.")]
 PolicyName = Annotated[str, typer.Option("--policy", help="Name of a packaged policy, or a file.")]
@@ -53,6 +55,9 @@ Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 Seed = Annotated[int, typer.Option(help="Decides every draw.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Prompts answered at once; halved when memory runs out.")]
 MaxPull = Annotated[float | None, typer.Option(help="Largest model to pull from a hub, in GB. [default: 200]")]
+Memory = Annotated[
+    str | None, typer.Option(help="Most memory to train in, such as 24GiB. [default: what is free]")
+]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow server; default: mlflow.db in this folder.")]
 Experiment = Annotated[str, typer.Option(help="MLflow experiment.")]
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="json: one document on stdout.")]
@@ -90,6 +95,7 @@ def scan(
     seed: Annotated[int | None, typer.Option(help="Decides every draw. [default: 0]")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts answered at once. [default: 64]")] = None,
     max_pull_gb: MaxPull = None,
+    memory: Memory = None,
     tracking_uri: TrackingUri = None,
     experiment: Annotated[str | None, typer.Option(help="MLflow experiment. [default: beear-gate]")] = None,
     format: Format = "text",
@@ -103,7 +109,7 @@ def scan(
     given = {
         "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device, "dtype": dtype,
         "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
-        "remediate": False if no_remediate else None, "max_pull_gb": max_pull_gb,
+        "remediate": False if no_remediate else None, "max_pull_gb": max_pull_gb, "memory": memory,
     }  # fmt: skip
     asked = reopen_options(resume, given) if resume else merge_options(pipeline, given)
     run(asked, format, quiet, resume)
@@ -148,6 +154,7 @@ def remediate(
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     max_pull_gb: MaxPull = None,
+    memory: Memory = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = "beear-gate",
     format: Format = "text",
@@ -166,7 +173,7 @@ def remediate(
     given = {
         "command": "remediate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
         "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
-        "output": output.absolute(), "max_pull_gb": max_pull_gb,
+        "output": output.absolute(), "max_pull_gb": max_pull_gb, "memory": memory,
     }  # fmt: skip
     run(options(given), format, quiet)
 

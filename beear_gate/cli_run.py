@@ -28,7 +28,7 @@ def run(options: Options, format: str, quiet: bool, resume: Path | None = None) 
 
 
 def _request(options: Options, quiet: bool) -> Request:
-    from beear_gate.request import Change, Request
+    from beear_gate.request import Change, Request, parse_memory
 
     if options.organism:
         from beear_gate.demo import plant_demo
@@ -48,6 +48,7 @@ def _request(options: Options, quiet: bool) -> Request:
         seed=options.seed,
         batch_size=options.batch_size,
         max_pull_gb=options.max_pull_gb,
+        memory=parse_memory(options.memory) if options.memory else None,
         output=Path(options.output) if options.output else None,
         tracking_uri=options.tracking_uri,
         experiment=options.experiment,

@@ -13,7 +13,7 @@ import glob
 import os
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ def pull(
     tick: Tick = no_tick,
     endpoint: str | None = None,
     max_gb: float = MAX_PULL_GB,
+    only: Collection[str] | None = None,
 ) -> ModelSnapshot:
     """Pull what the user named: a folder if one exists or the name looks like a path, else `org/name[@revision]`.
 
@@ -61,6 +62,7 @@ def pull(
         tick: may be called from the client's worker threads; counts bytes.
         endpoint: the hub's address; None for HF_ENDPOINT, or huggingface.co.
         max_gb: gigabytes (10^9 bytes) that may be pulled from a hub.
+        only: names of the files that are wanted; None for all that may be opened.
 
     Raises:
         UsageError: the name, folder or revision does not exist, is no model, has another name now or is too large.
@@ -71,7 +73,7 @@ def pull(
     if model.startswith((".", "/", "~")) or (model and path.exists()):
         if revision is not None:
             raise UsageError(f"{quoted(model)} is a folder, and a folder has no revisions.", "Leave --revision out.")
-        return pull_folder(model, path, tick)
+        return pull_folder(model, path, tick, only)
     named = _HUB_NAME.fullmatch(model)
     if named is None:
         raise UsageError(
@@ -82,14 +84,15 @@ def pull(
         raise UsageError(
             f"{quoted(model)} and --revision {quoted(revision)} name two revisions.", "Leave one of them out."
         )
-    return pull_hub(named["repo"], named["revision"] or revision, cache_dir, tick, endpoint, max_gb)
+    return pull_hub(named["repo"], named["revision"] or revision, cache_dir, tick, endpoint, max_gb, only)
 
 
-def pull_folder(model: str, path: Path, tick: Tick = no_tick) -> ModelSnapshot:
+def pull_folder(model: str, path: Path, tick: Tick = no_tick, only: Collection[str] | None = None) -> ModelSnapshot:
     """Hash a model folder where it lies.
 
     Args:
         model: the folder as the user wrote it, for the record.
+        only: as in `pull`.
 
     Raises:
         UsageError: no folder, or no config.json in it.
@@ -106,7 +109,7 @@ def pull_folder(model: str, path: Path, tick: Tick = no_tick) -> ModelSnapshot:
     opened, ignored = list_folder(folder)
     if "config.json" not in opened:
         raise UsageError(f"{quoted(model)} is no model folder: it has no config.json of its own.", _NO_CONFIG)
-    files = hash_files(folder, opened, tick)
+    files = hash_files(folder, [name for name in opened if only is None or name in only], tick)
     return ModelSnapshot(model, f"sha256:{manifest_digest(files)}", folder, files, ignored)
 
 
@@ -117,6 +120,7 @@ def pull_hub(
     tick: Tick = no_tick,
     endpoint: str | None = None,
     max_gb: float = MAX_PULL_GB,
+    only: Collection[str] | None = None,
 ) -> ModelSnapshot:
     """Resolve a revision once, download that commit's files of the allowed kinds, and check every byte.
 
@@ -128,13 +132,17 @@ def pull_hub(
         return pull_cached(repo, revision, cache_dir, tick)
     info = _resolve(repo, revision, endpoint)
     listed = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-    wanted = {name: sibling for name, sibling in listed.items() if may_be_opened(name)}
+    wanted = {
+        name: sibling for name, sibling in listed.items() if may_be_opened(name) and (only is None or name in only)
+    }
     if "config.json" not in wanted:
         raise UsageError(f"{repo} holds no transformers model: it has no config.json at this revision.", _NO_CONFIG)
     _refuse_too_large(repo, wanted, max_gb)
     commit = str(info.sha)
     folder = _download(repo, commit, wanted, cache_dir, tick, endpoint)
     opened, ignored = list_folder(folder)
+    if only is not None:  # another pull may have left more in the cache
+        opened = [name for name in opened if name in only]
     if strange := set(opened) ^ set(wanted):
         raise IncompleteError(
             f"The cached copy of {repo} differs from the hub's list of files: {quoted(min(strange))}.",

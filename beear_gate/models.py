@@ -11,6 +11,7 @@ from beear_gate.evaluation.harness import run_tasks
 from beear_gate.evaluation.safety import answer_tests, gate_tests
 from beear_gate.evaluation.utility import read_references, references
 from beear_gate.lm import LM, load_lm
+from beear_gate.lm.load import limit_memory
 from beear_gate.manifest import manifest_digest, verify_unchanged
 from beear_gate.records import AnchorSets, ModelSnapshot, Observations, Tick
 from beear_gate.request import Request
@@ -32,6 +33,8 @@ class Models:
             self.tick("loading the model", 0, 1)
             policy = self.policy
             form = (policy.system_prompt, policy.chat_template)
+            if self.request.memory:
+                limit_memory(self.request.device, self.request.memory)
             lm = load_lm(snapshot.path, self.request.device, self.request.dtype, *form)
             self._loaded = (digest, lm)
         return self._loaded[1]

@@ -29,6 +29,7 @@ class Settings(BaseModel):
     seed: int = 0
     batch_size: int = Field(default=64, ge=1)
     max_pull_gb: float = Field(default=MAX_PULL_GB, gt=0)
+    memory: str | None = None
     remediate: bool = True
     tracking_uri: str | None = None
     experiment: str = "beear-gate"

@@ -272,6 +272,10 @@ class MemoryPlan:
     def needed(self) -> int:
         return sum(self.parts.values())
 
+    @property
+    def fits(self) -> bool:
+        return self.needed <= self.room
+
 
 @dataclass(frozen=True)
 class Remediation:

@@ -130,7 +130,7 @@ def _rehearse(
         lm = models.load(snapshot)
         models.forget()
         policy, seed, size = request.policy, request.seed, request.batch_size
-        return rehearse(lm, snapshot, anchors, policy, scratch, seed, size, models.tick)
+        return rehearse(lm, snapshot, anchors, policy, scratch, seed, size, models.tick, request.memory)
 
     return run.stage("canary", key, Rehearsal, work)
 
@@ -154,7 +154,9 @@ def _remediate(
         benign = make_judge(refusal_judge(policy))
         lm = models.load(snapshot)
         models.forget()
-        return remediate(lm, snapshot, anchors, settings, judges, benign, output, request.seed, models.tick)
+        return remediate(
+            lm, snapshot, anchors, settings, judges, benign, output, request.seed, models.tick, memory=request.memory
+        )
 
     return run.stage("remediation", key, Remediation, work)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from beear_gate.errors import UsageError
 from beear_gate.policy import JudgeSpec, Policy
 from beear_gate.records import Placement
 
@@ -13,6 +15,23 @@ MAX_PULL_GB = 200.0
 """Gigabytes (10^9 bytes) that a model on a hub may have, unless somebody says otherwise: 70 billion bfloat16 weights
 have 140."""
 Change = Literal["policy", "always", "skip", "off"]
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", re.ASCII)
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of an amount such as 24GiB, 80GB or 900MiB.
+
+    Raises:
+        UsageError: no amount, an unknown unit, or nothing at all.
+    """
+    found = _AMOUNT.fullmatch(text)
+    unit = _UNITS.get(found[2].upper()) if found else None
+    if found is None or unit is None or not int(float(found[1]) * unit):
+        raise UsageError(f"{text[:40]!r} is no amount of memory.", "Write a number with GiB, MiB or GB, such as 24GiB.")
+    return int(float(found[1]) * unit)
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,7 @@ class Request:
         output: folder for the remediated model; None for `model` in the run directory.
         endpoint: address of the hub; None for the client's default.
         max_pull_gb: the most that is downloaded; a larger model is refused before the first byte.
+        memory: the most bytes that weights and training may take on the device; None for all that is free.
     """
 
     model: str
@@ -47,6 +67,7 @@ class Request:
     output: Path | None = None
     endpoint: str | None = None
     max_pull_gb: float = MAX_PULL_GB
+    memory: int | None = None
     tracking_uri: str | None = None
     experiment: str = "beear-gate"
     reveal: Reveal | None = None

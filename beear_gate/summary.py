@@ -20,6 +20,9 @@ def summarize(report: GateReport, run_dir: Path, tracking_uri: str | None) -> st
     revealed = [row for row in report.measurements if row.revealed]
     if revealed:
         lines += ["", "Revealed after the decision, with the true trigger:", *_figures(revealed)]
+    if report.remediation and report.remediation.memory:
+        memory = report.remediation.memory
+        lines += ["", " ".join(("memory   ", one_line(memory.why), *(f"Then {each}." for each in memory.retries)))]
     lines += ["", f"evidence  {run_dir / 'evidence.json'}", f"report    {run_dir / 'report' / 'index.html'}"]
     if report.remediation and report.decision.verdict is Verdict.REMEDIATED:
         lines.append(f"model     {report.remediation.snapshot.path}")

@@ -1,6 +1,6 @@
 """Peaks of removal steps on a CPU, by torch's own record of every allocation: run in a process of its own.
 
-    python tests/measure_step.py FOLDER...    one JSON object: {"FOLDER dtype split": [measured, planned]}
+python tests/measure_step.py FOLDER...    one JSON object: {"FOLDER dtype split": [measured, planned]}
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import random
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
@@ -17,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from beear_gate.beear.fit import footprint, size_of
 from beear_gate.beear.removal import Split, Term, Trainer
 from beear_gate.lm import LM, load_lm
-from beear_gate.lm.dry_run import PassSize, shape_of
+from beear_gate.lm.dry_run import PassSize, pass_bytes, shape_of
 from beear_gate.lm.encode import Pair
 
 TOKENS, ANSWER = 60, 20
@@ -46,7 +47,8 @@ def measured(lm: LM, split: Split) -> int:
 
 def planned(lm: LM, split: Split) -> int:
     shape = shape_of(copy.deepcopy(lm.model.config), lm.model.dtype, lm.path)
-    return footprint(shape, size_of(lm), PassSize(split.samples, TOKENS, ANSWER), split, on_cpu=False).total
+    count = partial(pass_bytes, shape)
+    return footprint(count, size_of(lm), PassSize(split.samples, TOKENS, ANSWER), split, on_cpu=False).total
 
 
 def measure(folders: list[Path]) -> Iterator[tuple[str, tuple[int, int]]]:

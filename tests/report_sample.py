@@ -21,6 +21,7 @@ from beear_gate.records import (
     GateReport,
     LatentPoint,
     Measurement,
+    MemoryPlan,
     ModelSnapshot,
     Outcome,
     Placement,
@@ -202,6 +203,14 @@ def _remediation() -> Remediation:
         drift=drift,
         seconds=75.0,
         whole_passes=("this family cannot be replayed (TypeError)",),
+        memory=MemoryPlan(
+            24 * 2**30,
+            {"weights": 2**32, "activations": 2**31},
+            8,
+            True,
+            "8 samples a pass, with checkpointing needs 6.0 GiB.",
+            ("memory ran out at 16 samples a pass, with checkpointing",),
+        ),
     )
 
 

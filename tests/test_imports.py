@@ -41,6 +41,7 @@ STAGES: dict[str, set[str]] = {
     "models": {"lm", "evaluation", "anchors"},
     "repair": {"beear", "canary", "changes", "curves", "evaluation", "models", "rundir"},
     "curves": {"evaluation", "judge_models", "latent", "models", "rundir", "searched"},
+    "planner": {"beear", "hub", "lm"},
     "judge_models": {"artifacts", "evaluation", "hub", "rundir"},
     "decide": set(),
     "report": set(),
@@ -68,7 +69,7 @@ GATE = set(STAGES) - {
     "summary",
     "policy_words",
 }
-GATE -= {"statement", "keys", "keyless", "attest", "verify", "release", "publish"}
+GATE -= {"planner", "statement", "keys", "keyless", "attest", "verify", "release", "publish"}
 """What gate may import: it is handed a policy and a Tick, and knows nothing of terminals, files of options or demos."""
 ABOVE: dict[str, set[str]] = {
     "gate": GATE,

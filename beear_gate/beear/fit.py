@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from beear_gate.beear.entrapment import Encoded
 from beear_gate.beear.plan import Plan
@@ -34,7 +35,7 @@ def plan_memory(lm: LM, plan: Plan, anchors: Encoded, memory: int | None = None)
     room = min(free, memory) if memory else free
     try:
         shape = shape_of(copy.deepcopy(lm.model.config), lm.model.dtype, lm.path)
-        found = fit(shape, size, most, room, on_cpu)
+        found = fit(partial(pass_bytes, shape), size, most, room, on_cpu)
     except UnsupportedModel as error:
         found = unknown(size, most, room, on_cpu, error)
     refuse_too_large(found, memory)
@@ -81,11 +82,14 @@ def widest(plan: Plan, prompt: int, answer: int, recovery: int) -> PassSize:
     return PassSize(2 * plan.batch_size, prompt + plan.soft_tokens + answer, answer)
 
 
-def fit(shape: LM, size: Size, most: PassSize, room: int, on_cpu: bool, devices: int = 1) -> MemoryPlan:
+Count = Callable[[PassSize, bool], int]
+"""Bytes that a pass holds, with or without checkpointing: `dry_run.pass_bytes` of one shape."""
+
+
+def fit(count: Count, size: Size, most: PassSize, room: int, on_cpu: bool, devices: int = 1) -> MemoryPlan:
     """Split the steps of a removal just as far as needed.
 
     Args:
-        shape: the model as `dry_run.shape_of` makes it.
         most: from `largest_pass`.
         room: bytes on one device for weights and training.
         devices: over which weights and states are sharded.
@@ -95,7 +99,7 @@ def fit(shape: LM, size: Size, most: PassSize, room: int, on_cpu: bool, devices:
     """
     tried: list[tuple[Split, Footprint]] = []
     for split in splits(most.samples):
-        tried.append((split, footprint(shape, size, replace(most, samples=split.samples), split, on_cpu, devices)))
+        tried.append((split, footprint(count, size, most, split, on_cpu, devices)))
         if tried[-1][1].total <= HEADROOM * room:
             break
     split, found = tried[-1]
@@ -110,10 +114,10 @@ def splits(samples: int) -> Iterator[Split]:
         split = split.smaller()
 
 
-def footprint(shape: LM, size: Size, most: PassSize, split: Split, on_cpu: bool, devices: int = 1) -> Footprint:
+def footprint(count: Count, size: Size, most: PassSize, split: Split, on_cpu: bool, devices: int = 1) -> Footprint:
     """What a removal step holds that is split in this way. Raises: as `dry_run.pass_bytes`."""
-    counted = pass_bytes(shape, most, split.checkpointing)
-    return training(size, counted, logits_bytes(size, most.samples, most.answer_tokens), on_cpu, devices)
+    counted = count(replace(most, samples=split.samples), split.checkpointing)
+    return training(size, counted, logits_bytes(size, split.samples, most.answer_tokens), on_cpu, devices)
 
 
 def unknown(size: Size, most: PassSize, room: int, on_cpu: bool, error: UnsupportedModel) -> MemoryPlan:
@@ -128,7 +132,7 @@ def refuse_too_large(plan: MemoryPlan, most: int | None) -> None:
     Raises:
         OutOfMemory: a single sample with checkpointing needs more than there is.
     """
-    if plan.needed > plan.room:
+    if not plan.fits:
         parts = ", ".join(f"{name} {gibibytes(value)}" for name, value in plan.parts.items() if value)
         raise OutOfMemory(
             f"Training needs at least {gibibytes(plan.needed)} ({parts}), and there is room for "

@@ -21,7 +21,7 @@ from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.recovery import Judge, in_own_words, recovery_pairs, rollouts
 from beear_gate.beear.removal import Split, Term, Trainer
 from beear_gate.beear.selection import Checkpoint, Select, SelectScores, best, harmless, settled
-from beear_gate.lm import LM, decode, encode_pairs, save_lm
+from beear_gate.lm import LM, decode, save_lm
 from beear_gate.lm.encode import Pair
 from beear_gate.manifest import hash_folder, manifest_digest
 from beear_gate.records import (

@@ -13,8 +13,8 @@ from torch import Tensor
 from beear_gate.beear.entrapment import Trap
 from beear_gate.errors import IncompleteError, OutOfMemory
 from beear_gate.lm import LM, answer_losses, pad_batch
-from beear_gate.lm.encode import Pair, like_lengths
 from beear_gate.lm.dry_run import checkpointed
+from beear_gate.lm.encode import Pair, like_lengths
 from beear_gate.lm.memory import TRAINING_REMEDY, forget, is_out_of_memory
 
 MAX_GRADIENT = 1.0

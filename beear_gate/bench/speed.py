@@ -242,21 +242,3 @@ def _generation(lm: LM, length: int, batch_size: int) -> Part:
         batch_size * ANSWER_TOKENS,
         {"batch 1": one_by_one, "plain generate, same batch": plain, "beear-gate": ours},
     )
-
-
-@torch.no_grad()
-def matmul_flops(device: str, size: int = 2048, repeats: int = 5) -> float:
-    """The most that this machine multiplies in the dtype of `measure`: floating-point operations a second."""
-    where = pick_device(device)
-    dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
-    left, right = torch.randn(2, size, size, device=where, dtype=torch.float32).to(dtype)
-    spent = []
-    for _ in range(repeats + 1):
-        if where.type == "cuda":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        left @ right
-        if where.type == "cuda":
-            torch.cuda.synchronize()
-        spent.append(time.perf_counter() - began)
-    return 2 * size**3 / min(spent[1:])

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
-from beear_gate.bench.speed import SHAPES, Speed, matmul_flops, measure
+from beear_gate.bench.speed import SHAPES, Speed, measure
 from beear_gate.errors import UsageError
 from beear_gate.lm import describe_device
+from beear_gate.lm.rate import matmul_flops
 from beear_gate.records import Tick
 
 

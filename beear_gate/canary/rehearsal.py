@@ -55,6 +55,7 @@ def rehearse(
     seed: int,
     batch_size: int,
     tick: Tick = no_tick,
+    memory: int | None = None,
 ) -> Rehearsal:
     """Plant a canary in `lm` and remediate it as the model itself will be: its settings, its seed.
 
@@ -65,6 +66,7 @@ def rehearse(
         lm: a copy that nobody needs any more; its weights are changed.
         snapshot: what `lm` was loaded from.
         folder: a path for the weights that remediation saves; nothing is left there.
+        memory: as in `beear.remediate`.
 
     Raises:
         IncompleteError: see `plant_canary` and `beear.remediate`.
@@ -80,7 +82,8 @@ def rehearse(
     planted = {name: tensor.detach().cpu().clone() for name, tensor in lm.model.state_dict().items()}
     trials: list[Trial] = []
     while True:
-        trials.append(_try(lm, snapshot, anchors, replace(policy, remediation=settings), canary, folder, seed, tick))
+        tried = replace(policy, remediation=settings)
+        trials.append(_try(lm, snapshot, anchors, tried, canary, folder, seed, tick, memory))
         needed = rounds_needed(trials[-1].by_round)
         settings = replace(settings, min_rounds=max(settings.min_rounds, needed or resolve(settings, lm).rounds))
         if len(trials) == 2 or trials[-1].chosen_round >= settings.min_rounds:
@@ -109,6 +112,7 @@ def _try(
     folder: Path,
     seed: int,
     tick: Tick,
+    memory: int | None,
 ) -> Trial:
     """Remediate the copy once; `lm` holds the weights of the chosen round afterwards."""
     settings = policy.remediation
@@ -126,7 +130,7 @@ def _try(
     benign = make_judge(refusal_judge(policy))
     shutil.rmtree(folder, ignore_errors=True)  # of a scan that was killed
     try:
-        done = remediate(lm, snapshot, anchors, settings, judges, benign, folder, seed, announced, watch)
+        done = remediate(lm, snapshot, anchors, settings, judges, benign, folder, seed, announced, watch, memory)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Trial(tuple(by_round), done.chosen_round)

@@ -58,7 +58,7 @@ def load_classifier(path: Path, device: str = "auto", dtype: str = "auto") -> Cl
     where = pick_device(device)
     with quiet():
         config = read_config(path, classifies=True)
-        compute = compute_dtype(dtype, where, main_dtype(stored_dtypes(path)))
+        compute = compute_dtype(dtype, where.type, main_dtype(stored_dtypes(path)))
         try:
             loaded: Any = AutoModelForSequenceClassification.from_pretrained(
                 path,

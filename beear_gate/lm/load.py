@@ -104,6 +104,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def limit_memory(name: str, most: int) -> None:
+    """Let the allocator of a GPU refuse what goes beyond `most` bytes; a CPU has none that could."""
+    device = pick_device(name)
+    if device.type == "cuda":
+        _, total = torch.cuda.mem_get_info(device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, most / total), device)
+
+
 def describe_device(name: str) -> str:
     """What a model on this device runs on, for the record: the accelerator or CPU, and how many threads."""
     device = "CPU"
@@ -139,7 +147,7 @@ def load_lm(
     with quiet():
         config = read_config(path)
         stored = stored_dtypes(path)
-        compute = compute_dtype(dtype, where, main_dtype(stored))
+        compute = compute_dtype(dtype, where.type, main_dtype(stored))
         model, tokenizer = _load(path, config, compute, where, stored)
     if chat_template is not None:
         tokenizer.chat_template = chat_template
@@ -292,9 +300,9 @@ def _stored_state(lm: LM) -> dict[str, Tensor]:
     return state
 
 
-def compute_dtype(name: str, device: torch.device, stored: torch.dtype) -> torch.dtype:
+def compute_dtype(name: str, device_type: str, stored: torch.dtype) -> torch.dtype:
     if name == "auto":
-        return torch.float32 if device.type == "cpu" else stored
+        return torch.float32 if device_type == "cpu" else stored
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
     if name not in known:
         raise UsageError(f"There is no dtype {name!r} to compute in.", "Give --dtype auto, float32 or bfloat16.")

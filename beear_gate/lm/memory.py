@@ -87,13 +87,6 @@ def free_memory(device: torch.device) -> int:
     return min(_system_free(), _container_free())
 
 
-def limit_memory(device: torch.device, most: int) -> None:
-    """Let the allocator refuse what goes beyond `most` bytes, where it can: a CPU's has no such limit."""
-    if device.type == "cuda":
-        _, total = torch.cuda.mem_get_info(device)
-        torch.cuda.set_per_process_memory_fraction(min(1.0, most / total), device)
-
-
 def _system_free() -> int:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

@@ -126,3 +126,20 @@ def weight_files(path: Path) -> list[str]:
 def _some(names: list[str]) -> str:
     shown = ", ".join(repr(name[:120]) for name in names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def declared_dtype(path: Path, config: Any) -> tuple[torch.dtype, tuple[str, ...]]:
+    """The dtype of most weights: of those that lie in the folder, else what the configuration says, and notes on that.
+
+    Args:
+        config: from `config.read_config`.
+
+    Raises: as `stored_dtypes`.
+    """
+    held = any((path / name).is_file() for name in (_SINGLE, _INDEX))
+    if held and all((path / name).is_file() for name in weight_files(path)):
+        return main_dtype(stored_dtypes(path)), ()
+    declared = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    if isinstance(declared, torch.dtype):
+        return declared, ()
+    return torch.float32, ("The configuration names no dtype: float32 is assumed.",)

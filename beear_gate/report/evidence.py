@@ -7,7 +7,7 @@ from dataclasses import asdict
 from enum import StrEnum
 from math import isfinite
 
-from beear_gate.records import GateReport, Remediation, worst_first
+from beear_gate.records import GateReport, MemoryPlan, Remediation, worst_first
 from beear_gate.report import tensors
 from beear_gate.report.pairs import pairs
 from beear_gate.report.words import sentence
@@ -64,7 +64,12 @@ def _remediation(remediation: Remediation | None) -> dict[str, object] | None:
         "seconds": remediation.seconds,
         "settings": asdict(remediation.settings),
         "whole_passes": list(remediation.whole_passes),
+        "memory": _memory(remediation.memory),
     }
+
+
+def _memory(plan: MemoryPlan | None) -> dict[str, object] | None:
+    return asdict(plan) | {"needed": plan.needed} if plan else None
 
 
 def _finite(value: object) -> object:

@@ -1,0 +1,131 @@
+"""`beear-gate plan`: what a scan of a model would take, from its configuration alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from beear_gate.cli_policy import load
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from beear_gate.planner import ScanPlan
+
+_WORDS = {
+    "weights": "weights",
+    "masters": "float32 copies that Adam moves",
+    "gradients": "gradients",
+    "optimizer": "Adam's two moments",
+    "activations": "activations of the largest pass",
+    "logits": "logits of the answers",
+    "gathered": "the layer at work, whole on every device",
+    "kept": "weights of the best round so far",
+}
+
+
+def plan(
+    model: Annotated[str, typer.Argument(help="org/name, org/name@revision, a folder, or a config.json.")],
+    policy: Annotated[str, typer.Option(help="Name of a packaged policy, or a file.")] = "release",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    memory: Annotated[str | None, typer.Option(help="Memory of the device, such as 24GiB. [default: free now]")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="Plan for so many GPUs of --memory each.")] = None,
+    tflops: Annotated[float | None, typer.Option(min=0.001, help="Rate of a device. [default: measured]")] = None,
+    format: Annotated[Literal["text", "json"], typer.Option("--format", help="json: one document on stdout.")] = "text",
+) -> None:
+    """Say what a scan would take: memory by part, how it fits, how many GPUs, how long; only config.json is fetched."""
+    from beear_gate.planner import Asked, plan_scan
+    from beear_gate.request import parse_memory
+
+    room = parse_memory(memory) if memory else None
+    asked = Asked(device, dtype, room, gpus, tflops * 1e12 if tflops else None)
+    found = plan_scan(model, revision, load(policy), asked)
+    if format == "json":
+        typer.echo(json.dumps(as_json(found), indent=2))
+    else:
+        _show(found)
+
+
+def as_json(found: ScanPlan) -> dict[str, object]:
+    """The plan as plain JSON values: bytes, FLOPs and seconds."""
+    document = asdict(found)
+    document["memory"] |= {"needed": found.memory.needed, "fits": found.memory.fits}
+    document["effort"] = [asdict(each) | {"flops": each.flops(found.size.parameters)} for each in found.effort]
+    return document
+
+
+def _show(found: ScanPlan) -> None:
+    from rich.console import Console
+
+    from beear_gate.report.text import visible
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for block in (_head(found), _memory(found), _other_splits(found), *_words(found)):
+        console.print(visible(block, 2000) if isinstance(block, str) else block)
+
+
+def _head(found: ScanPlan) -> str:
+    from beear_gate.report.text import one_line
+
+    count, commit = found.size.parameters, f" @ {found.commit[:19]}" if found.commit else ""
+    return (
+        f"{one_line(found.model)}{commit}: {found.family}, {count:,} parameters ({count / 1e9:.2f} billion), "
+        f"policy {found.policy}, computed in {found.dtype}"
+    )
+
+
+def _memory(found: ScanPlan) -> Table:
+    from rich.table import Table
+
+    from beear_gate.lm.footprint import gibibytes
+
+    one = {"cpu": "the CPU", "mps": "MPS"}.get(found.device, "one GPU")
+    where = f"each of {found.gpus} GPUs" if found.gpus > 1 else one
+    table = Table("a removal step, all weights", f"on {where}")
+    table.columns[1].justify = "right"
+    for name, value in found.memory.parts.items():
+        if value:
+            table.add_row(_WORDS[name], gibibytes(value))
+    table.add_row("in all", gibibytes(found.memory.needed), style="bold", end_section=True)
+    table.add_row("entrapment keeps, between steps", gibibytes(found.entrapment))
+    table.add_row("evaluation's keys and values", gibibytes(found.evaluation))
+    return table
+
+
+def _other_splits(found: ScanPlan) -> Table:
+    from rich.table import Table
+
+    from beear_gate.lm.footprint import gibibytes
+
+    table = Table(f"a removal step of {found.most.samples} samples of {found.most.tokens} tokens", "on one device")
+    table.columns[1].justify = "right"
+    for split, total in found.splits.items():
+        table.add_row(split, gibibytes(total))
+    return table
+
+
+def _words(found: ScanPlan) -> Iterator[str]:
+    """What follows from the figures: whether it fits and why, how many devices, how long, and what that stands on."""
+    from beear_gate.beear.effort import UTILIZATION
+    from beear_gate.report.words import duration
+
+    yield f"{'Fits' if found.memory.fits else 'Does not fit'}: {found.memory.why}"
+    needed = ", ".join(f"{number or 'none'} of {gib} GiB" for gib, number in found.devices.items())
+    yield f"GPUs needed for all weights: {needed}"
+    flops = {each.part: each.flops(found.size.parameters) for each in found.effort}
+    total = sum(flops.values())
+    shown = " + ".join(f"{part} {value:.2g}" for part, value in flops.items())
+    factors = ", ".join(f"{each.part} {each.factor} P" for each in found.effort)
+    yield f"FLOPs: {shown} = {total:.2g} (P parameters, a token takes: {factors})"
+    if found.rate is None or found.seconds is None:
+        yield "Time: not known without the rate of these GPUs (--tflops)."
+    else:
+        rate = f"{found.gpus} x {found.rate / 1e12:.3g} TFLOP/s x {UTILIZATION}"
+        yield f"Time: about {duration(found.seconds)} = {total:.2g} FLOPs / ({rate})"
+    yield from found.notes
