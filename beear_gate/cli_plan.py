@@ -103,7 +103,8 @@ def _other_splits(found: ScanPlan) -> Table:
 
     from beear_gate.lm.footprint import gibibytes
 
-    table = Table(f"a removal step of {found.most.samples} samples of {found.most.tokens} tokens", "on one device")
+    passes = " or ".join(f"{each.samples} x {each.tokens}" for each in found.passes)
+    table = Table(f"a removal step that reads at once {passes} tokens", "on one device")
     table.columns[1].justify = "right"
     for split, total in found.splits.items():
         table.add_row(split, gibibytes(total))

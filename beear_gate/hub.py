@@ -142,7 +142,7 @@ def pull_hub(
     folder = _download(repo, commit, wanted, cache_dir, tick, endpoint)
     opened, ignored = list_folder(folder)
     if only is not None:  # another pull may have left more in the cache
-        opened = [name for name in opened if name in only]
+        opened = tuple(name for name in opened if name in only)
     if strange := set(opened) ^ set(wanted):
         raise IncompleteError(
             f"The cached copy of {repo} differs from the hub's list of files: {quoted(min(strange))}.",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +20,7 @@ from beear_gate.hub import pull
 from beear_gate.lm import LM
 from beear_gate.lm.config import read_config, read_json
 from beear_gate.lm.dry_run import PassSize, pass_bytes, shape_of
-from beear_gate.lm.footprint import Size, kv_bytes, logits_bytes, training
+from beear_gate.lm.footprint import Size, kv_bytes
 from beear_gate.lm.load import compute_dtype, pick_device
 from beear_gate.lm.memory import free_memory
 from beear_gate.lm.rate import matmul_flops
@@ -62,7 +62,7 @@ class ScanPlan:
 
     Attributes:
         splits: bytes of a removal step in all, by how it is split.
-        most: the largest pass of a step that is not split.
+        passes: the largest of a step that is not split.
         entrapment: bytes that entrapment's replay keeps.
         evaluation: bytes of keys and values while gate prompts are answered.
         devices: how many are needed by GiB of each; None where activations alone do not fit.
@@ -77,7 +77,7 @@ class ScanPlan:
     policy: str
     dtype: str
     size: Size
-    most: PassSize
+    passes: tuple[PassSize, ...]
     device: str
     gpus: int
     memory: MemoryPlan
@@ -110,11 +110,12 @@ def plan_scan(model: str, revision: str | None, policy: Policy, asked: Asked) ->
         notes += tuple(_index_note(folder, size))
     plan = resolve(policy.remediation, shape)
     lengths = Lengths.of(policy)
-    most = widest(plan, lengths.prompt, lengths.answer, lengths.opening + plan.max_answer_tokens + lengths.safe + 1)
+    recovery = lengths.opening + plan.max_answer_tokens + lengths.safe + 1
+    passes = widest(plan, len(policy.behaviors), lengths.prompt, lengths.answer, recovery)
     on_cpu, gpus = where == "cpu", asked.gpus or 1
     room = asked.memory or free_memory(pick_device(asked.device))
     count = cache(partial(pass_bytes, shape))
-    memory = fit(count, size, most, room, on_cpu, gpus)
+    memory = fit(count, size, passes, room, on_cpu, gpus)
     parts = effort(plan, lengths.prompts(policy), memory.checkpointing)
     rate = asked.rate or (None if asked.gpus else matmul_flops(asked.device))
     return ScanPlan(
@@ -124,14 +125,14 @@ def plan_scan(model: str, revision: str | None, policy: Policy, asked: Asked) ->
         policy=policy.name,
         dtype=str(dtype).removeprefix("torch."),
         size=size,
-        most=most,
+        passes=passes,
         device=where,
         gpus=gpus,
         memory=memory,
-        splits=_splits(count, size, most, on_cpu),
+        splits=_splits(count, size, passes, on_cpu),
         entrapment=_replay(shape, size, plan, lengths, policy),
         evaluation=kv_bytes(size, asked.batch_size * (lengths.prompt + policy.max_new_tokens)),
-        devices=_devices(count, size, most),
+        devices=_devices(count, size, passes),
         effort=parts,
         rate=rate,
         seconds=seconds(parts, size.parameters, rate * gpus) if rate else None,
@@ -232,10 +233,11 @@ def _index_note(folder: Path, size: Size) -> Iterator[str]:
         )
 
 
-def _splits(count: Count, size: Size, most: PassSize, on_cpu: bool) -> dict[str, int]:
+def _splits(count: Count, size: Size, passes: Sequence[PassSize], on_cpu: bool) -> dict[str, int]:
     """Whole and single samples, without and with checkpointing."""
-    chosen = (Split(most.samples), Split(most.samples, True), Split(1), Split(1, True))
-    return {str(split): footprint(count, size, most, split, on_cpu).total for split in chosen}
+    most = max(each.samples for each in passes)
+    chosen = (Split(most), Split(most, True), Split(1), Split(1, True))
+    return {str(split): footprint(count, size, passes, split, on_cpu).total for split in chosen}
 
 
 def _replay(shape: LM, size: Size, plan: Plan, lengths: Lengths, policy: Policy) -> int:
@@ -244,12 +246,11 @@ def _replay(shape: LM, size: Size, plan: Plan, lengths: Lengths, policy: Policy)
     return entrapment_bytes(size, plan, len(shape.layers), shape.hidden_size, kept, rest, prompts)
 
 
-def _devices(count: Count, size: Size, most: PassSize) -> dict[int, int | None]:
+def _devices(count: Count, size: Size, passes: Sequence[PassSize]) -> dict[int, int | None]:
     """By GiB of each, how many devices hold training with one sample a pass and checkpointing."""
-    counted, logits = count(replace(most, samples=1), True), logits_bytes(size, 1, most.answer_tokens)
 
     def fits(devices: int, gib: int) -> bool:
-        return training(size, counted, logits, devices=devices).total <= HEADROOM * gib * 2**30
+        return footprint(count, size, passes, Split(1, True), False, devices).total <= HEADROOM * gib * 2**30
 
     numbers = range(1, MOST_DEVICES + 1)
     return {gib: next((number for number in numbers if fits(number, gib)), None) for gib in GPU_SIZES}

@@ -48,7 +48,7 @@ def measured(lm: LM, split: Split) -> int:
 def planned(lm: LM, split: Split) -> int:
     shape = shape_of(copy.deepcopy(lm.model.config), lm.model.dtype, lm.path)
     count = partial(pass_bytes, shape)
-    return footprint(count, size_of(lm), PassSize(split.samples, TOKENS, ANSWER), split, on_cpu=False).total
+    return footprint(count, size_of(lm), (PassSize(split.samples, TOKENS, ANSWER),), split, on_cpu=False).total
 
 
 def measure(folders: list[Path]) -> Iterator[tuple[str, tuple[int, int]]]:

@@ -30,14 +30,14 @@ def plan_memory(lm: LM, plan: Plan, anchors: Encoded, memory: int | None = None)
     Raises:
         OutOfMemory: a single sample needs more than there is.
     """
-    size, most, on_cpu = size_of(lm), largest_pass(plan, anchors), lm.device.type == "cpu"
+    size, passes, on_cpu = size_of(lm), largest_passes(plan, anchors), lm.device.type == "cpu"
     free = free_memory(lm.device) + size.bytes  # the weights are there already
     room = min(free, memory) if memory else free
     try:
         shape = shape_of(copy.deepcopy(lm.model.config), lm.model.dtype, lm.path)
-        found = fit(partial(pass_bytes, shape), size, most, room, on_cpu)
+        found = fit(partial(pass_bytes, shape), size, passes, room, on_cpu)
     except UnsupportedModel as error:
-        found = unknown(size, most, room, on_cpu, error)
+        found = unknown(size, passes, room, on_cpu, error)
     refuse_too_large(found, memory)
     return found
 
@@ -63,34 +63,39 @@ def size_of(lm: LM) -> Size:
     )
 
 
-def largest_pass(plan: Plan, anchors: Encoded) -> PassSize:
-    """The largest pass of a removal step, were it not split: as many samples as one step reads alike, all of them as
-    long as the longest can become."""
+def largest_passes(plan: Plan, anchors: Encoded) -> tuple[PassSize, ...]:
+    """The largest passes of removal steps, were they not split."""
     samples = [sample for part in anchors.samples.values() for sample in part]
     safe = max(len(sample.safe) for sample in samples)
     answer = max([safe, *(len(pair.answer) for pair in anchors.useful)])
     prompt = max(*(len(each.prompt) for each in samples), *(len(each.prompt) for each in anchors.useful))
     begun = max(len(sample.unwanted) for sample in samples)
-    return widest(plan, prompt, answer, begun + plan.max_answer_tokens + safe + 1)
+    return widest(plan, len(anchors.samples), prompt, answer, begun + plan.max_answer_tokens + safe + 1)
 
 
-def widest(plan: Plan, prompt: int, answer: int, recovery: int) -> PassSize:
-    """The same from the longest prompt, answer and recovery, in tokens."""
+def widest(plan: Plan, behaviors: int, prompt: int, answer: int, recovery: int) -> tuple[PassSize, ...]:
+    """The same from the longest prompt, answer and recovery, in tokens: D_PA alone, and what is read under one trap.
+
+    Samples of a pass are taken to be all as long as the longest can become.
+    """
     if plan.mode == "paper":
-        return PassSize(plan.batch_size, prompt + answer, answer)
-    answer = max(answer, recovery)
-    return PassSize(2 * plan.batch_size, prompt + plan.soft_tokens + answer, answer)
+        return (PassSize(plan.batch_size, prompt + answer, answer),)
+    drills = behaviors * len(plan.kinds)
+    share = max(2, -(-plan.batch_size // drills), plan.batch_size // 4)  # in removal, and in restoring
+    answered = max(answer, recovery)
+    trapped = PassSize(3 * share, prompt + plan.soft_tokens + answered, answered)
+    return PassSize(2 * plan.batch_size, prompt + answer, answer), trapped
 
 
 Count = Callable[[PassSize, bool], int]
 """Bytes that a pass holds, with or without checkpointing: `dry_run.pass_bytes` of one shape."""
 
 
-def fit(count: Count, size: Size, most: PassSize, room: int, on_cpu: bool, devices: int = 1) -> MemoryPlan:
+def fit(count: Count, size: Size, passes: Sequence[PassSize], room: int, on_cpu: bool, devices: int = 1) -> MemoryPlan:
     """Split the steps of a removal just as far as needed.
 
     Args:
-        most: from `largest_pass`.
+        passes: from `largest_passes`.
         room: bytes on one device for weights and training.
         devices: over which weights and states are sharded.
 
@@ -98,8 +103,8 @@ def fit(count: Count, size: Size, most: PassSize, room: int, on_cpu: bool, devic
         UnsupportedModel: see `dry_run.pass_bytes`.
     """
     tried: list[tuple[Split, Footprint]] = []
-    for split in splits(most.samples):
-        tried.append((split, footprint(count, size, most, split, on_cpu, devices)))
+    for split in splits(max(each.samples for each in passes)):
+        tried.append((split, footprint(count, size, passes, split, on_cpu, devices)))
         if tried[-1][1].total <= HEADROOM * room:
             break
     split, found = tried[-1]
@@ -114,16 +119,20 @@ def splits(samples: int) -> Iterator[Split]:
         split = split.smaller()
 
 
-def footprint(count: Count, size: Size, most: PassSize, split: Split, on_cpu: bool, devices: int = 1) -> Footprint:
+def footprint(
+    count: Count, size: Size, passes: Sequence[PassSize], split: Split, on_cpu: bool, devices: int = 1
+) -> Footprint:
     """What a removal step holds that is split in this way. Raises: as `dry_run.pass_bytes`."""
-    counted = count(replace(most, samples=split.samples), split.checkpointing)
-    return training(size, counted, logits_bytes(size, split.samples, most.answer_tokens), on_cpu, devices)
+    parts = [replace(each, samples=min(each.samples, split.samples)) for each in passes]
+    counted, fullest = max(((count(each, split.checkpointing), each) for each in parts), key=lambda pair: pair[0])
+    return training(size, counted, logits_bytes(size, fullest.samples, fullest.answer_tokens), on_cpu, devices)
 
 
-def unknown(size: Size, most: PassSize, room: int, on_cpu: bool, error: UnsupportedModel) -> MemoryPlan:
+def unknown(size: Size, passes: Sequence[PassSize], room: int, on_cpu: bool, error: UnsupportedModel) -> MemoryPlan:
     """The plan for a family whose activations nobody knows: whole steps, split when memory runs out."""
     parts = dict(training(size, 0, 0, on_cpu).parts())
-    return MemoryPlan(room, parts, most.samples, False, f"{error.message} Steps are split when memory runs out.")
+    samples = max(each.samples for each in passes)
+    return MemoryPlan(room, parts, samples, False, f"{error.message} Steps are split when memory runs out.")
 
 
 def refuse_too_large(plan: MemoryPlan, most: int | None) -> None:

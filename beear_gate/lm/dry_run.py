@@ -99,11 +99,15 @@ def _counted(shape: LM, size: PassSize, checkpointing: bool) -> int:
         parameter.grad = torch.empty_like(parameter)  # a step has several passes, and only the first meets none
     try:
         # A backward pass puts modes of functions aside, so what it computes again needs one of its own.
-        with _FusedAttention(), checkpointed(shape.layers, checkpointing, _FusedAttention), _Counted() as counted:
+        with (
+            _FusedAttention(),
+            checkpointed(shape.layers, checkpointing, _FusedAttention),
+            Allocations(_META) as counted,
+        ):
             _loss(shape, size).backward()  # type: ignore[no-untyped-call]
     finally:
         shape.model.zero_grad(set_to_none=True)
-    return counted.peak
+    return int(counted.peak)
 
 
 def _counted_in_halves(shape: LM, size: PassSize, checkpointing: bool) -> int:
@@ -160,11 +164,12 @@ def _loss(shape: LM, size: PassSize) -> Tensor:
     return losses_BK.sum()
 
 
-class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of all storages made inside that still live, and the most there ever were."""
+class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of all storages made inside on one kind of device that still live, and the most there ever were."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.kind = device.type
         self.live: int = 0
         self.peak: int = 0
         self.seen: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -173,7 +178,7 @@ class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = {id(each.untyped_storage()) for each in tree_iter((args, kwargs)) if isinstance(each, Tensor)}
         found = func(*args, **(kwargs or {}))
         for each in tree_iter(found):
-            if isinstance(each, Tensor):
+            if isinstance(each, Tensor) and each.device.type == self.kind:
                 storage = each.untyped_storage()
                 if id(storage) not in given and storage not in self.seen:
                     self.seen.add(storage)
