@@ -83,7 +83,7 @@ def _head(found: ScanPlan) -> str:
 def _memory(found: ScanPlan) -> Table:
     from rich.table import Table
 
-    from beear_gate.lm.footprint import gibibytes
+    from beear_gate.lm.footprint import amount
 
     one = {"cpu": "the CPU", "mps": "MPS"}.get(found.device, "one GPU")
     where = f"each of {found.gpus} GPUs" if found.gpus > 1 else one
@@ -91,23 +91,23 @@ def _memory(found: ScanPlan) -> Table:
     table.columns[1].justify = "right"
     for name, value in found.memory.parts.items():
         if value:
-            table.add_row(_WORDS[name], gibibytes(value))
-    table.add_row("in all", gibibytes(found.memory.needed), style="bold", end_section=True)
-    table.add_row("entrapment keeps, between steps", gibibytes(found.entrapment))
-    table.add_row("evaluation's keys and values", gibibytes(found.evaluation))
+            table.add_row(_WORDS[name], amount(value))
+    table.add_row("in all", amount(found.memory.needed), style="bold", end_section=True)
+    table.add_row("entrapment keeps, between steps", amount(found.entrapment))
+    table.add_row("evaluation's keys and values", amount(found.evaluation))
     return table
 
 
 def _other_splits(found: ScanPlan) -> Table:
     from rich.table import Table
 
-    from beear_gate.lm.footprint import gibibytes
+    from beear_gate.lm.footprint import amount
 
     passes = " or ".join(f"{each.samples} x {each.tokens}" for each in found.passes)
     table = Table(f"a removal step that reads at once {passes} tokens", "on one device")
     table.columns[1].justify = "right"
     for split, total in found.splits.items():
-        table.add_row(split, gibibytes(total))
+        table.add_row(split, amount(total))
     return table
 
 

@@ -27,7 +27,14 @@ from beear_gate.records import (
 )
 
 SETTINGS = RemediationSettings(
-    rounds=1, inner_steps=2, outer_steps=4, batch_size=8, safe_samples=12, useful_samples=12, max_answer_tokens=6
+    mode="paper",
+    rounds=2,
+    inner_steps=2,
+    outer_steps=4,
+    batch_size=12,
+    safe_samples=12,
+    useful_samples=12,
+    max_answer_tokens=6,
 )
 
 
@@ -97,7 +104,7 @@ def distance(one: Weights, two: Weights) -> float:
 def test_with_half_the_memory_passes_are_smaller_and_the_weights_about_the_same(tmp_path: Path) -> None:
     before = state(load_tiny(tmp_path / "before", "llama"))
     free = run(tmp_path / "free")
-    assert (free.memory.samples, free.memory.checkpointing, free.memory.retries) == (16, False, ())
+    assert (free.memory.samples, free.memory.checkpointing, free.memory.retries) == (12, False, ())
     assert free.peak <= free.memory.needed
     half, moved = free.peak // 2, distance(before, free.weights)
     # Unplanned: the planner sees all of this machine's memory, and the allocator refuses.
@@ -107,9 +114,9 @@ def test_with_half_the_memory_passes_are_smaller_and_the_weights_about_the_same(
     # Planned: the same limit, known beforehand.
     planned = run(tmp_path / "planned", most=half, memory=half)
     assert planned.memory.retries == () and planned.memory.needed <= half
-    assert planned.memory.samples < 16
+    assert planned.memory.samples < 12
     assert distance(free.weights, planned.weights) < 0.02 * moved
-    assert {each.done.chosen_round for each in (free, surprised, planned)} == {1}
+    assert len({each.done.chosen_round for each in (free, surprised, planned)}) == 1
 
 
 def test_memory_for_no_sample_at_all_is_refused_before_the_first_step(tmp_path: Path) -> None:

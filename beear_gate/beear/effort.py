@@ -11,13 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from beear_gate.beear.plan import Plan
+from beear_gate.beear.remediate import RESTORE_STEPS, ROLLOUTS
 
 FORWARD, ENTRAP, TRAIN, RECOMPUTE = 2, 4, 6, 2
 """FLOPs a parameter and token: reading; reading with the gradient by delta; training; what checkpointing adds."""
 UTILIZATION = 0.35
 """Share of the rate of large matrix products that a whole step is assumed to reach."""
-RESTORE_STEPS = 20
-ROLLOUTS = 48
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def effort(plan: Plan, prompts: Prompts, checkpointing: bool) -> tuple[Effort, .
     entrapped = (plan.rounds + deep) * traps * plan.inner_steps * plan.batch_size * read
     removed = plan.rounds * plan.outer_steps * samples_a_step(plan, traps, plan.batch_size) * read
     restored = plan.restore_blocks * RESTORE_STEPS * samples_a_step(plan, 1, plan.batch_size // 4) * read
-    rolled = traps * ((ROLLOUTS if deep else 0) + prompts.select)
+    rolled = traps * ((2 * ROLLOUTS if deep else 0) + prompts.select)
     scored = (1 + plan.restore_blocks) * (prompts.behaviors * prompts.select + prompts.benign_select)
     return (
         Effort("entrapment", entrapped, ENTRAP),

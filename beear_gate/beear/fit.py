@@ -13,7 +13,7 @@ from beear_gate.beear.removal import Split
 from beear_gate.errors import OutOfMemory, UnsupportedModel
 from beear_gate.lm import LM
 from beear_gate.lm.dry_run import PassSize, pass_bytes, shape_of
-from beear_gate.lm.footprint import Footprint, Size, gibibytes, logits_bytes, training
+from beear_gate.lm.footprint import Footprint, Size, amount, logits_bytes, training
 from beear_gate.lm.memory import free_memory
 from beear_gate.records import MemoryPlan
 
@@ -45,9 +45,9 @@ def plan_memory(lm: LM, plan: Plan, anchors: Encoded, memory: int | None = None)
 def size_of(lm: LM) -> Size:
     """The size of a model, whose weights may have values or only shapes."""
     config = lm.model.config.get_text_config()
-    heads = int(config.num_attention_heads)
-    groups = int(getattr(config, "num_key_value_heads", None) or heads)
-    head_size = int(getattr(config, "head_dim", None) or lm.hidden_size // heads)
+    heads = getattr(config, "num_attention_heads", None) or 0  # none in a state space model
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    head_size = getattr(config, "head_dim", None) or lm.hidden_size // max(1, heads)
     weights = list(lm.model.parameters())
     trained = [weight for weight in weights if weight.requires_grad]
     return Size(
@@ -142,10 +142,10 @@ def refuse_too_large(plan: MemoryPlan, most: int | None) -> None:
         OutOfMemory: a single sample with checkpointing needs more than there is.
     """
     if not plan.fits:
-        parts = ", ".join(f"{name} {gibibytes(value)}" for name, value in plan.parts.items() if value)
+        parts = ", ".join(f"{name} {amount(value)}" for name, value in plan.parts.items() if value)
         raise OutOfMemory(
-            f"Training needs at least {gibibytes(plan.needed)} ({parts}), and there is room for "
-            f"{gibibytes(plan.room)}{' (--memory)' if most else ''}.",
+            f"Training needs at least {amount(plan.needed)} ({parts}), and there is room for "
+            f"{amount(plan.room)}{' (--memory)' if most else ''}.",
             "Use a device with more memory" + (", or a larger --memory." if most else "."),
         )
 
@@ -165,10 +165,10 @@ def entrapment_bytes(size: Size, plan: Plan, depth: int, hidden: int, kept: int,
 def _why(tried: Sequence[tuple[Split, Footprint]], room: int, devices: int) -> str:
     split, found = tried[-1]
     where = "is there" if devices == 1 else "is on each device"
-    there = f"{gibibytes(room)} {where}, of which {HEADROOM:.0%} is planned with"
+    there = f"{amount(room)} {where}, of which {HEADROOM:.0%} is planned with"
     if found.total > HEADROOM * room:
-        return f"Even {split} needs {gibibytes(found.total)}; {there}."
+        return f"Even {split} needs {amount(found.total)}; {there}."
     if len(tried) == 1:
-        return f"Whole steps ({split}) need {gibibytes(found.total)}; {there}."
+        return f"Whole steps ({split}) need {amount(found.total)}; {there}."
     passed = tried[-2]
-    return f"{split} needs {gibibytes(found.total)}, and {passed[0]} would need {gibibytes(passed[1].total)}; {there}."
+    return f"{split} needs {amount(found.total)}, and {passed[0]} would need {amount(passed[1].total)}; {there}."

@@ -116,6 +116,6 @@ def kv_bytes(size: Size, tokens: int, share: float = 1.0) -> int:
     return math.ceil(tokens * size.kv_values * size.itemsize * share)
 
 
-def gibibytes(count: int) -> str:
+def amount(count: int) -> str:
     """Bytes as people read them."""
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.1f} MiB"
