@@ -99,16 +99,10 @@ def plan_scan(model: str, revision: str | None, policy: Policy, asked: Asked) ->
     """
     if asked.gpus and not asked.memory:
         raise UsageError("--gpus says nothing of their memory.", "Give --memory too, such as --memory 80GiB.")
-    with _configuration(model, revision) as (folder, commit):
-        config = read_config(folder)
-        stored, notes = declared_dtype(folder, config)
-        # Elsewhere means on GPUs, which compute in the dtype of the weights.
-        where = "cuda" if asked.gpus else pick_device(asked.device).type
-        dtype = compute_dtype(asked.dtype, where, stored)
-        shape = shape_of(config, dtype, folder)
-        size = size_of(shape)
-        notes += tuple(_index_note(folder, size))
-    plan = resolve(policy.remediation, shape)
+    # Elsewhere means on GPUs.
+    where = "cuda" if asked.gpus else pick_device(asked.device).type
+    shape, commit, notes = _shape(model, revision, where, asked.dtype)
+    size, plan = size_of(shape), resolve(policy.remediation, shape)
     lengths = Lengths.of(policy)
     recovery = lengths.opening + plan.max_answer_tokens + lengths.safe + 1
     passes = widest(plan, len(policy.behaviors), lengths.prompt, lengths.answer, recovery)
@@ -123,7 +117,7 @@ def plan_scan(model: str, revision: str | None, policy: Policy, asked: Asked) ->
         commit=commit,
         family=type(shape.model).__name__,
         policy=policy.name,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=str(shape.model.dtype).removeprefix("torch."),
         size=size,
         passes=passes,
         device=where,
@@ -138,6 +132,15 @@ def plan_scan(model: str, revision: str | None, policy: Policy, asked: Asked) ->
         seconds=seconds(parts, size.parameters, rate * gpus) if rate else None,
         notes=(lengths.note, *notes, _UTILIZED, *((_SHARDED,) if gpus > 1 else ())),
     )
+
+
+def _shape(model: str, revision: str | None, where: str, dtype: str) -> tuple[LM, str, tuple[str, ...]]:
+    """The model without values, its commit, and what to remark."""
+    with _configuration(model, revision) as (folder, commit):
+        config = read_config(folder)
+        stored, notes = declared_dtype(folder, config)
+        shape = shape_of(config, compute_dtype(dtype, where, stored), folder)
+        return shape, commit, (*notes, *_index_note(folder, size_of(shape)))
 
 
 _UTILIZED = (
