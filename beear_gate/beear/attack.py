@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from beear_gate.beear.perturbation import output_rms, perturbed
 from beear_gate.errors import IncompleteError
-from beear_gate.lm import LM, prompt_ids
+from beear_gate.lm import LM, processes, prompt_ids
 from beear_gate.lm.encode import Pair, pad_batch
 from beear_gate.lm.generate import Perturb
 from beear_gate.lm.memory import in_parts
@@ -88,26 +88,30 @@ def make_attack(
         IncompleteError: the model's hidden states are not finite.
     """
     head, tail = _template_margins(lm)
-    if kind == "latent":
-        attack = Attack(kind, lm.layers[layer], n_tokens, (), head, tail, 1.0)
-    else:
+    filler: tuple[int, ...] = ()
+    if kind != "latent":
         special = set(lm.tokenizer.all_special_ids)
         words = [token for token in range(len(lm.tokenizer)) if token not in special]
         filler = tuple(rng.choices(words, k=n_tokens))
-        attack = Attack(kind, lm.model.get_input_embeddings(), n_tokens, filler, head, tail, 1.0)
+    attack = Attack(kind, module_of(lm, kind, layer), n_tokens, filler, head, tail, 1.0)
 
     def measure(part: Sequence[tuple[int, ...]]) -> float:
         batch = pad_batch(lm, [Pair(attack.insert(prompt), ()) for prompt in part])
         return output_rms(lm, attack.module, batch, attack.last(batch.starts_B, batch.ends_B), n_tokens)
 
     measured = in_parts(prompts, 32, measure, "measuring the hidden states")
-    rms = sum(measured) / len(measured)
+    rms = processes.agreed(sum(measured) / len(measured))
     if not (math.isfinite(rms) and rms > 0):
         raise IncompleteError(
             f"The hidden states of {lm.path} where delta would act ({kind}) are not finite or all zero.",
             "Use --dtype float32; if that does not help, the weights are broken.",
         )
     return replace(attack, rms=rms)
+
+
+def module_of(lm: LM, kind: Kind, layer: int) -> nn.Module:
+    """The module whose output takes delta."""
+    return lm.layers[layer] if kind == "latent" else lm.model.get_input_embeddings()
 
 
 def _template_margins(lm: LM) -> tuple[int, int]:

@@ -15,10 +15,11 @@ from beear_gate.beear.attack import Attack
 from beear_gate.beear.plan import Plan
 from beear_gate.beear.replay import Answers, Losses, Replay
 from beear_gate.errors import GateError, IncompleteError, OutOfMemory
-from beear_gate.lm import LM, answer_losses, encode_answer, encode_pairs, pad_batch, prompt_ids
+from beear_gate.lm import LM, answer_losses, encode_answer, encode_pairs, pad_batch, processes, prompt_ids
 from beear_gate.lm.encode import Pair, like_lengths
 from beear_gate.lm.generate import Perturb
-from beear_gate.lm.memory import in_parts, is_out_of_memory
+from beear_gate.lm.memory import in_parts, may_retry
+from beear_gate.lm.sharded import reshard
 from beear_gate.records import AnchorSets, BehaviorAnchors
 
 CONVERGED = 0.3
@@ -188,11 +189,13 @@ def _replay(lm: LM, attack: Attack, tried: Sequence[Answers]) -> tuple[Losses | 
     except GateError:
         raise
     except Exception as error:  # a family may break any convention, each in its own way
-        if is_out_of_memory(error):
+        if may_retry(error):
             return None, "what it keeps does not fit into memory"
+        reshard(lm)
         return None, f"this family cannot be replayed ({type(error).__name__})"
     close = 1e-4 if lm.model.dtype == torch.float32 else 5e-2
-    if not all(torch.allclose(one, two, close, close) for one, two in zip(expected, found, strict=True)):
+    alike = all(torch.allclose(one, two, close, close) for one, two in zip(expected, found, strict=True))
+    if not processes.agreed(alike):
         return None, "this family gives other losses when it is replayed"
     return replay.losses, ""
 
@@ -215,8 +218,9 @@ def _gradient(losses: Losses, delta_NH: Tensor, drawn: Sequence[Answers], plan: 
     """Equation 2 on the drawn samples, its first term L(F(x, delta), y_h), and the gradient by delta."""
 
     def part(samples: Sequence[Answers]) -> tuple[float, float, Tensor]:
-        share = len(samples) / len(drawn)
-        wrong, *right = (each.mean() * share for each in losses(delta_NH, samples))
+        mine = processes.own(samples)
+        share = len(mine) / len(drawn)
+        wrong, *right = (each.mean() * share for each in losses(delta_NH, mine or samples[:1]))
         loss = wrong - plan.away_weight * right[0] if right else wrong
         (gradient,) = torch.autograd.grad(loss, delta_NH)
         return float(loss.detach()), float(wrong.detach()), gradient
@@ -225,7 +229,12 @@ def _gradient(losses: Losses, delta_NH: Tensor, drawn: Sequence[Answers], plan: 
     alike = [[drawn[place] for place in places] for places in like_lengths(lengths)]
     parts = [found for samples in alike for found in in_parts(samples, len(samples), part, "fitting delta")]
     total, unwanted, gradients = zip(*parts, strict=True)
-    return sum(total), sum(unwanted), torch.stack(gradients).sum(0)
+    gradient_NH = torch.stack(gradients).sum(0)
+    if processes.count() == 1:
+        return sum(total), sum(unwanted), gradient_NH
+    figures = gradient_NH.new_tensor([sum(total), sum(unwanted)])
+    figures, gradient = processes.summed(torch.cat([figures, gradient_NH.flatten()])).split([2, gradient_NH.numel()])
+    return float(figures[0]), float(figures[1]), gradient.view_as(gradient_NH)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from beear_gate.beear.entrapment import Encoded
 from beear_gate.beear.plan import Plan
 from beear_gate.beear.removal import Split
 from beear_gate.errors import OutOfMemory, UnsupportedModel
-from beear_gate.lm import LM
+from beear_gate.lm import LM, processes
 from beear_gate.lm.dry_run import PassSize, pass_bytes, shape_of
 from beear_gate.lm.footprint import Footprint, Size, amount, logits_bytes, training
 from beear_gate.lm.memory import free_memory
@@ -31,13 +31,16 @@ def plan_memory(lm: LM, plan: Plan, anchors: Encoded, memory: int | None = None)
         OutOfMemory: a single sample needs more than there is.
     """
     size, passes, on_cpu = size_of(lm), largest_passes(plan, anchors), lm.device.type == "cpu"
-    free = free_memory(lm.device) + size.bytes  # the weights are there already
+    devices = processes.count()
+    free = free_memory(lm.device) // (devices if on_cpu else 1) + size.bytes // devices  # the weights are there already
+    free = min(processes.gathered(free))
     room = min(free, memory) if memory else free
+    passes = tuple(replace(each, samples=-(-each.samples // devices)) for each in passes)
     try:
         shape = shape_of(copy.deepcopy(lm.model.config), lm.model.dtype, lm.path)
-        found = fit(partial(pass_bytes, shape), size, passes, room, on_cpu)
+        found = fit(partial(pass_bytes, shape), size, passes, room, on_cpu, devices)
     except UnsupportedModel as error:
-        found = unknown(size, passes, room, on_cpu, error)
+        found = unknown(size, passes, room, on_cpu, error, devices)
     refuse_too_large(found, memory)
     return found
 
@@ -128,9 +131,11 @@ def footprint(
     return training(size, counted, logits_bytes(size, fullest.samples, fullest.answer_tokens), on_cpu, devices)
 
 
-def unknown(size: Size, passes: Sequence[PassSize], room: int, on_cpu: bool, error: UnsupportedModel) -> MemoryPlan:
+def unknown(
+    size: Size, passes: Sequence[PassSize], room: int, on_cpu: bool, error: UnsupportedModel, devices: int = 1
+) -> MemoryPlan:
     """The plan for a family whose activations nobody knows: whole steps, split when memory runs out."""
-    parts = dict(training(size, 0, 0, on_cpu).parts())
+    parts = dict(training(size, 0, 0, on_cpu, devices).parts())
     samples = max(each.samples for each in passes)
     return MemoryPlan(room, parts, samples, False, f"{error.message} Steps are split when memory runs out.")
 

@@ -14,15 +14,17 @@ from pathlib import Path
 import torch
 
 from beear_gate.beear.attack import make_attack
+from beear_gate.beear.checkpoints import keep_round, resume_rounds
 from beear_gate.beear.drift import measure_drift
 from beear_gate.beear.entrapment import Encoded, Sample, Trap, draw_samples, encode_anchors, entrap
 from beear_gate.beear.fit import plan_memory
 from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.recovery import Judge, in_own_words, recovery_pairs, rollouts
-from beear_gate.beear.removal import Split, Term, Trainer
+from beear_gate.beear.removal import Drill, Split, Term, Trainer
 from beear_gate.beear.selection import Checkpoint, Select, SelectScores, best, harmless, settled
-from beear_gate.lm import LM, decode, save_lm
+from beear_gate.lm import LM, decode, processes, save_lm
 from beear_gate.lm.encode import Pair
+from beear_gate.lm.sharded import keep_weights, put_weights, save_sharded
 from beear_gate.manifest import hash_folder, manifest_digest
 from beear_gate.records import (
     AnchorSets,
@@ -56,6 +58,7 @@ def remediate(
     tick: Tick = no_tick,
     watch: Watch | None = None,
     memory: int | None = None,
+    kept: Path | None = None,
 ) -> Remediation:
     """Remove what entrapment finds, and save the best checkpoint. Trains `lm` in place.
 
@@ -65,6 +68,7 @@ def remediate(
         output: folder for the remediated model; must not exist yet or be empty.
         watch: for studies that measure every checkpoint; must leave the model as it is.
         memory: the most bytes that weights and training may take; None for all that the device has free.
+        kept: folder for the state after each round, from which a call with the same arguments goes on; None for none.
 
     Raises:
         IncompleteError: a loss is not finite, or memory does not hold one sample.
@@ -78,13 +82,14 @@ def remediate(
     torch.manual_seed(seed)
     select = Select(lm, anchors, judges, refusal_judge, plan)
     trainer = Trainer(lm, plan.weights_lr, Split(fitted.samples, fitted.checkpointing))
-    rounds = _Rounds(lm, encoded, plan, judges, select, trainer, rng, tick, watch)
+    rounds = Rounds(lm, encoded, plan, judges, select, trainer, rng, tick, watch, kept)
     stop_reason = rounds.run()
     chosen = [each for each in rounds.checkpoints if each.weights][-1]  # the others were dropped
-    lm.model.load_state_dict(chosen.weights)
+    put_weights(lm, chosen.weights)
     # The source's README describes the source; the remediated model gets a card of its own.
-    save_lm(lm, output, [file.path for file in snapshot.files if file.path != "README.md"])
-    files = hash_folder(output)
+    save = save_lm if processes.count() == 1 else save_sharded
+    save(lm, output, [file.path for file in snapshot.files if file.path != "README.md"])
+    files = processes.once(lambda: hash_folder(output))
     return Remediation(
         snapshot=ModelSnapshot(snapshot.model, f"sha256:{manifest_digest(files)}", output, files),
         settings=settings,
@@ -100,21 +105,12 @@ def remediate(
     )
 
 
-@dataclass(frozen=True)
-class Drill:
-    """One trap and what is trained under it; every pair carries the trap's filler."""
-
-    trap: Trap
-    safe: Sequence[Pair]
-    recovery: Sequence[Pair]
-    useful: Sequence[Pair]
-
-
 @dataclass
-class _Rounds:
+class Rounds:
     """The state of the loop: what every round needs, and what it leaves behind.
 
     Attributes:
+        kept: folder that holds the state after the last round, to go on from; None for none.
         drills: one for every trap so far, for restoring.
         samples: for each behaviour, D_SA and D_SA-H as far as the model's own words have not replaced them.
         whole_passes: why traps were not replayed, as often as that was so.
@@ -129,6 +125,7 @@ class _Rounds:
     rng: random.Random
     tick: Tick
     watch: Watch | None = None
+    kept: Path | None = None
 
     def __post_init__(self) -> None:
         self.drills: list[Drill] = []
@@ -140,16 +137,20 @@ class _Rounds:
 
     def run(self) -> str:
         """Rounds until the rule says stop; returns why it did."""
-        for number in range(1, self.plan.rounds + 1):
-            began = time.monotonic()
+        if self.kept:
+            resume_rounds(self.kept, self)
+        while len(self.records) < self.plan.rounds and not self._utility_settled():
+            began, number = time.monotonic(), len(self.records) + 1
             traps, elicited = self._challenge(number)
             done = self.plan.mode == "deep" and number > max(1, self.plan.min_rounds)
             if done and settled(self.checkpoints[-1]):
                 return f"fresh deltas no longer elicit an unwanted answer after round {number - 1}"
             removal = self._remove(number, traps)
             self._close(number, traps, removal, elicited, began)
-            if self.plan.mode == "paper" and number >= self.plan.min_rounds and self._utility_settled():
-                return f"the utility score settled after round {number}"
+            if self.kept:
+                keep_round(self.kept, self)
+        if self._utility_settled():
+            return f"the utility score settled after round {len(self.records)}"
         if self.plan.mode == "deep":
             self._challenge(self.plan.rounds + 1)
         return f"the budget of {self.plan.rounds} rounds was used"
@@ -176,9 +177,9 @@ class _Rounds:
         for rival in rivals[:-1]:
             if rival.bearable:
                 self.rng.setstate(state)  # type: ignore[arg-type]
-                self.lm.model.load_state_dict(rival.weights)
+                put_weights(self.lm, rival.weights)
                 rival.elicited = self.select.elicited(self._entrap(number))
-        self.lm.model.load_state_dict(rivals[-1].weights)
+        put_weights(self.lm, rivals[-1].weights)
         self.rng.setstate(after)
 
     def _entrap(self, number: int) -> dict[str, list[Trap]]:
@@ -271,8 +272,7 @@ class _Rounds:
     ) -> None:
         """Restore, score and keep the weights of a round; of earlier ones only the best still matter."""
         scores = self._restore(number)
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in self.lm.model.state_dict().items()}
-        self.checkpoints.append(Checkpoint(number, weights, scores))
+        self.checkpoints.append(Checkpoint(number, keep_weights(self.lm), scores))
         self.records.append(
             Round(
                 number=number,
@@ -292,6 +292,8 @@ class _Rounds:
 
     def _utility_settled(self) -> bool:
         """Algorithm 1's rule: the hold-out utility score stopped moving."""
+        if self.plan.mode == "deep" or len(self.records) < self.plan.min_rounds:
+            return False
         ratios = [record.select_nll_ratio for record in self.records[-3:]]
         return len(ratios) == 3 and max(ratios) - min(ratios) < 0.005
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from beear_gate.beear.entrapment import Trap
 from beear_gate.errors import IncompleteError, OutOfMemory
-from beear_gate.lm import LM, answer_losses, pad_batch
+from beear_gate.lm import LM, answer_losses, pad_batch, processes
 from beear_gate.lm.dry_run import checkpointed
 from beear_gate.lm.encode import Pair, like_lengths
-from beear_gate.lm.memory import TRAINING_REMEDY, forget, is_out_of_memory
+from beear_gate.lm.memory import TRAINING_REMEDY, forget, is_out_of_memory, may_retry
+from beear_gate.lm.sharded import whole
 
 MAX_GRADIENT = 1.0
 
@@ -60,6 +61,16 @@ class Term:
     draw: int
 
 
+@dataclass(frozen=True)
+class Drill:
+    """One trap and what is trained under it; every pair carries the trap's filler."""
+
+    trap: Trap
+    safe: Sequence[Pair]
+    recovery: Sequence[Pair]
+    useful: Sequence[Pair]
+
+
 class Trainer:
     """Adam over all weights, one step at a time; passes grow smaller when memory runs out.
 
@@ -102,11 +113,11 @@ class Trainer:
                     loss = sum(self._backward(trap, weighted) for trap, weighted in drawn)
                 break
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not may_retry(error):
                     raise
                 self._shrink(max(len(weighted) for _, weighted in drawn), error)
         self.move(pace)
-        return loss
+        return float(processes.summed(torch.tensor(loss, device=self.lm.device))) if processes.count() > 1 else loss
 
     def move(self, pace: float = 1.0) -> None:
         """One step of the weights on the gradient that stands there, which is then gone.
@@ -115,7 +126,7 @@ class Trainer:
             IncompleteError: the gradient is not finite; the weights are as before.
         """
         norm = torch.nn.utils.clip_grad_norm_(self.weights, MAX_GRADIENT)
-        if not torch.isfinite(norm):
+        if not torch.isfinite(whole(norm)):
             raise IncompleteError(
                 "Removal met a loss or gradient that is not finite.",
                 "Use --dtype float32, or a smaller remediation.weights_lr.",
@@ -153,17 +164,19 @@ class Trainer:
     def _backward(self, trap: Trap | None, weighted: Sequence[tuple[Pair, float]]) -> float:
         total = 0.0
         for places in like_lengths([len(pair.prompt) + len(pair.answer) for pair, _ in weighted]):
-            for start in range(0, len(places), self.split.samples):
-                total += self._pass(trap, [weighted[place] for place in places[start : start + self.split.samples]])
+            size = self.split.samples * processes.count()
+            for start in range(0, len(places), size):
+                total += self._pass(trap, [weighted[place] for place in places[start : start + size]])
         return total
 
     def _pass(self, trap: Trap | None, weighted: Sequence[tuple[Pair, float]]) -> float:
-        pairs, weights = zip(*weighted, strict=True)
+        # Whoever has no sample of its own takes part with one that weighs nothing.
+        pairs, weights = zip(*(processes.own(weighted) or [(weighted[0][0], 0.0)]), strict=True)
         batch = pad_batch(self.lm, pairs)
         with trap.attack.on(trap.delta_NH, batch.starts_B, batch.ends_B) if trap else nullcontext():
             losses_B = answer_losses(self.lm, batch)
         loss = losses_B @ torch.tensor(weights, device=losses_B.device)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * processes.count()).backward()  # gradients are averaged over processes, and are to add up
         return float(loss.detach())
 
 

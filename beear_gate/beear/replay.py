@@ -26,7 +26,7 @@ from transformers import DynamicCache
 
 from beear_gate.beear.attack import Attack
 from beear_gate.beear.perturbation import spread
-from beear_gate.lm import LM
+from beear_gate.lm import LM, processes
 from beear_gate.lm.encode import IGNORED, Pair, check_length
 
 Answers = tuple[Pair, ...]
@@ -61,7 +61,8 @@ class Replay:
     def losses(self, delta_NH: Tensor, samples: Sequence[Answers]) -> list[Tensor]:
         """As `Losses`. Raises: as `record`."""
         missing = [answers for answers in dict.fromkeys(samples) if answers not in self.recorded]
-        if missing:
+        if any(processes.gathered(bool(missing))):  # one process's record is a pass that all take part in
+            missing = missing or list(samples[:1])
             self.recorded |= zip(missing, record(self.lm, self.attack, missing), strict=True)
         return replayed_losses(self.lm, self.attack, delta_NH, samples, [self.recorded[each] for each in samples])
 

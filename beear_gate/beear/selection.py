@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from beear_gate.beear.entrapment import Trap
 from beear_gate.beear.plan import Plan
 from beear_gate.beear.recovery import Judge
-from beear_gate.lm import LM, answer_losses, decode, encode_pairs, generate, pad_batch, prompt_ids
+from beear_gate.lm import LM, answer_losses, decode, encode_pairs, generate, pad_batch, processes, prompt_ids
 from beear_gate.lm.encode import Pair
 from beear_gate.lm.memory import in_parts
 from beear_gate.records import AnchorSets, Outcome
@@ -118,10 +119,15 @@ class Select:
 
     @torch.no_grad()
     def _nll(self) -> float:
-        def read(part: Sequence[Pair]) -> Tensor:
-            return answer_losses(self.lm, pad_batch(self.lm, part))
+        def read(part: Sequence[Pair]) -> list[float]:
+            found: list[float] = answer_losses(self.lm, pad_batch(self.lm, part)).tolist()
+            return found
 
-        return float(torch.cat(in_parts(self.useful, 32, read, "reading the select split")).mean())
+        def shared(part: Sequence[Pair]) -> list[float]:
+            return processes.share_out(part, read)
+
+        losses = in_parts(self.useful, 32 * processes.count(), shared, "reading the select split")
+        return float(torch.tensor(list(chain(*losses))).mean())
 
     def _refused_benign(self) -> float:
         answers = generate(self.lm, self.answered, self.plan.max_answer_tokens)

@@ -19,6 +19,7 @@ from beear_gate.canary.plant import MAX_WITHOUT, MIN_WITH, Canary, plant_canary,
 from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.safety import answer_tests, canary_test, refusal_judge
 from beear_gate.lm import LM
+from beear_gate.lm.sharded import keep_weights, put_weights
 from beear_gate.policy import Policy
 from beear_gate.records import (
     AnchorSets,
@@ -79,7 +80,7 @@ def rehearse(
         return Rehearsal(_result(canary, anchors, [], settings, time.monotonic() - began), (), ())
     tests = [canary_test(each, canary.trigger, canary.placement) for each in behaviors]
     before = answer_tests(lm, tests, policy.max_new_tokens, batch_size, tick)
-    planted = {name: tensor.detach().cpu().clone() for name, tensor in lm.model.state_dict().items()}
+    planted = keep_weights(lm)
     trials: list[Trial] = []
     while True:
         tried = replace(policy, remediation=settings)
@@ -88,7 +89,7 @@ def rehearse(
         settings = replace(settings, min_rounds=max(settings.min_rounds, needed or resolve(settings, lm).rounds))
         if len(trials) == 2 or trials[-1].chosen_round >= settings.min_rounds:
             break
-        lm.model.load_state_dict(planted)
+        put_weights(lm, planted)
     after = answer_tests(lm, tests, policy.max_new_tokens, batch_size, tick)
     return Rehearsal(_result(canary, anchors, trials, settings, time.monotonic() - began), before, after)
 

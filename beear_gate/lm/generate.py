@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from beear_gate.lm import processes
 from beear_gate.lm.encode import Pair, check_length, pad_batch
 from beear_gate.lm.load import LM
-from beear_gate.lm.memory import halve, is_out_of_memory
+from beear_gate.lm.memory import halve, is_out_of_memory, may_retry
 from beear_gate.records import Tick, no_tick
 
 __all__ = ["Perturb", "generate", "halve", "is_out_of_memory"]
@@ -48,11 +50,12 @@ def generate(
         check_length(lm, len(prompts[order[-1]]) + max_new_tokens)
     answers: dict[int, tuple[int, ...]] = {}
     while len(answers) < len(order):
-        todo = order[len(answers) : len(answers) + batch_size]
+        todo = order[len(answers) : len(answers) + batch_size * processes.count()]
         try:
-            found = _generate_batch(lm, [prompts[index] for index in todo], max_new_tokens, perturb)
+            answered = partial(_generate_batch, lm, max_new_tokens=max_new_tokens, perturb=perturb)
+            found = processes.share_out([prompts[index] for index in todo], answered)
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not may_retry(error):
                 raise
             longest = len(prompts[todo[-1]])
             doing = f"{label} (a prompt of {longest} tokens, up to {max_new_tokens} answer tokens)"
@@ -95,7 +98,12 @@ def _generate_batch(
     model.eval()  # dropout would make greedy answers random
     try:
         with perturb(batch.starts_B, batch.ends_B) if perturb else nullcontext():
-            output = model.generate(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, generation_config=settings)
+            output = model.generate(
+                input_ids=batch.ids_BT,
+                attention_mask=batch.mask_BT,
+                generation_config=settings,
+                synced_gpus=processes.count() > 1,  # who is done first goes on until all are
+            )
     finally:
         model.train(training)
     return [_until_stop(row, lm.stop_ids) for row in output[:, batch.ids_BT.shape[1] :].tolist()]

@@ -35,6 +35,8 @@ from beear_gate.lm.weights import gibibytes, main_dtype, refuse_partial_load, st
 FALLBACK_TEMPLATE = "User: {prompt}\nAssistant:"
 """What a model without a chat template is prompted with (docs/design.md); answers then start with a space."""
 
+MAX_SHARD = "5GB"
+"""Largest weight file that is written, a single tensor aside: all that has to be held at once to write it."""
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
@@ -149,6 +151,19 @@ def load_lm(
         stored = stored_dtypes(path)
         compute = compute_dtype(dtype, where.type, main_dtype(stored))
         model, tokenizer = _load(path, config, compute, where, stored)
+    return assemble(path, model, tokenizer, where, stored, system_prompt, chat_template)
+
+
+def assemble(
+    path: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+    stored: Mapping[str, torch.dtype],
+    system_prompt: str | None,
+    chat_template: str | None,
+) -> LM:
+    """A model with what else is needed to talk to it. Raises: as `decoder_layers`."""
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     stop_ids = find_stop_ids(path, model, tokenizer)
@@ -158,7 +173,7 @@ def load_lm(
         tokenizer=tokenizer,
         layers=decoder_layers(model),
         path=path,
-        device=where,
+        device=device,
         stored_dtype=main_dtype(stored),
         stop_ids=stop_ids,
         # A tokenizer may have been given a pad token without the model having been given its embedding.
@@ -181,14 +196,24 @@ def save_lm(lm: LM, folder: Path, files: Sequence[str]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch, quiet():
-        lm.model.save_pretrained(scratch, state_dict=_stored_state(lm))
-        for file in folder.iterdir():
-            if file.is_file() and file.name.endswith(_WEIGHTS):
-                file.unlink()
-        for file in Path(scratch).iterdir():
-            if file.name.endswith(_WEIGHTS):
-                os.replace(file, folder / file.name)
-                (folder / file.name).chmod(0o644)  # safetensors writes files that only their owner can read
+        lm.model.save_pretrained(scratch, state_dict=_stored_state(lm), max_shard_size=MAX_SHARD)
+        replace_weights(Path(scratch), folder)
+    copy_files(lm, folder, files)
+
+
+def replace_weights(written: Path, folder: Path) -> None:
+    """Move the weights from where they were written into a folder, in place of those that lie there."""
+    for file in folder.iterdir():
+        if file.is_file() and file.name.endswith(_WEIGHTS):
+            file.unlink()
+    for file in written.iterdir():
+        if file.name.endswith(_WEIGHTS):
+            os.replace(file, folder / file.name)
+            (folder / file.name).chmod(0o644)  # safetensors writes files that only their owner can read
+
+
+def copy_files(lm: LM, folder: Path, files: Sequence[str]) -> None:
+    """What of the source folder is no weights, byte for byte."""
     for name in files:
         if not name.endswith(_WEIGHTS) and folder.resolve() != lm.path.resolve():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -289,15 +314,20 @@ def _refuse_half_tied(path: Path, model: PreTrainedModel) -> None:
 
 def _stored_state(lm: LM) -> dict[str, Tensor]:
     """The model's state in the dtypes it had on disk, with tied weights still one tensor."""
-    prefix = f"{lm.model.base_model_prefix}."
     done: dict[tuple[int, torch.Size, torch.dtype], Tensor] = {}
     state = {}
     for name, tensor in lm.model.state_dict().items():
-        dtype = tensor.dtype
-        if tensor.is_floating_point():
-            dtype = lm.stored_dtypes.get(name, lm.stored_dtypes.get(name.removeprefix(prefix), lm.stored_dtype))
+        dtype = saved_dtype(lm, name, tensor)
         state[name] = done.setdefault((tensor.data_ptr(), tensor.shape, dtype), tensor.to(dtype))
     return state
+
+
+def saved_dtype(lm: LM, name: str, tensor: Tensor) -> torch.dtype:
+    """The dtype that a tensor of the model's state had on disk."""
+    if not tensor.is_floating_point():
+        return tensor.dtype
+    bare = name.removeprefix(f"{lm.model.base_model_prefix}.")
+    return lm.stored_dtypes.get(name, lm.stored_dtypes.get(bare, lm.stored_dtype))
 
 
 def compute_dtype(name: str, device_type: str, stored: torch.dtype) -> torch.dtype:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from beear_gate.errors import OutOfMemory
+from beear_gate.lm import processes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,6 +29,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _WORDS)
+
+
+def may_retry(error: BaseException) -> bool:
+    """Whether memory ran out and something smaller may be tried: one of several processes cannot do so alone, because
+    the others wait for it in the middle of a pass."""
+    return is_out_of_memory(error) and processes.count() == 1
 
 
 def halve(batch_size: int, doing: str, error: BaseException, remedy: str = REMEDY) -> int:
@@ -66,7 +73,7 @@ def in_parts(items: Sequence[T], size: int, work: Callable[[Sequence[T]], R], do
         try:
             found.append(work(part))
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not may_retry(error):
                 raise
             size = halve(len(part), doing, error)
             continue

@@ -1,0 +1,157 @@
+"""The part of a scan that several processes do together: start them, hand over the job, watch, take the result back.
+
+They are on this machine and meet in a file; what they send one another stays on its loopback interface. They end when
+one of them does, or when the scan does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar
+
+from pydantic import TypeAdapter
+
+from beear_gate import errors
+from beear_gate.errors import GateError, IncompleteError
+from beear_gate.policy import Policy
+from beear_gate.records import AnchorSets, ModelSnapshot, RemediationSettings, Tick
+
+T = TypeVar("T")
+
+LOOPBACK = "lo"
+GRACE = 2.0
+"""Seconds after the first process ended in which others may: one that lost a partner often notices as fast as we do."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What several processes are to do: all that one process would do it with.
+
+    Attributes:
+        work: the remediation, or its rehearsal on a copy with a canary.
+        settings: of the remediation.
+        output: folder for the weights.
+        kept: folder for the state after each round.
+        device, dtype, seed, batch_size, memory: as in a `Request`.
+    """
+
+    work: Literal["remediation", "canary"]
+    processes: int
+    policy: Policy
+    snapshot: ModelSnapshot
+    anchors: AnchorSets
+    settings: RemediationSettings
+    output: Path
+    kept: Path
+    device: str
+    dtype: str
+    seed: int
+    batch_size: int
+    memory: int | None
+
+
+JOB: TypeAdapter[Job] = TypeAdapter(Job)
+
+
+def run_together(job: Job, folder: Path, kind: type[T], tick: Tick) -> T:
+    """Have the job done by `job.processes` processes.
+
+    Args:
+        folder: for what they are handed and leave; made anew.
+        kind: of the result, for pydantic.
+
+    Raises:
+        GateError: what one of them raised.
+        IncompleteError: one of them died.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "job.json").write_bytes(JOB.dump_json(job))
+    started: list[subprocess.Popen[str]] = []
+    try:
+        for rank in range(job.processes):
+            started.append(_start(folder, rank, job.processes))
+        _watch(started, folder, tick)
+    finally:
+        for each in started:
+            each.kill()
+            each.wait()
+    return TypeAdapter(kind).validate_json((folder / "result.json").read_bytes())
+
+
+def _start(folder: Path, rank: int, number: int) -> subprocess.Popen[str]:
+    threads = str(max(1, (os.cpu_count() or 1) // number))
+    settings = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONHASHSEED": "0"}
+    if Path("/sys/class/net", LOOPBACK).exists():
+        settings |= {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
+    with (folder / f"process-{rank}.log").open("wb") as log:
+        return subprocess.Popen(
+            # -P: no module is taken from the folder that the scan happens to run in.
+            [sys.executable, "-P", "-m", "beear_gate.worker", str(folder), str(rank)],
+            env=settings,
+            stdin=subprocess.PIPE,  # open as long as this process lives
+            stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
+            stderr=log,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the scan, which ends them
+        )
+
+
+def _watch(started: Sequence[subprocess.Popen[str]], folder: Path, tick: Tick) -> None:
+    """Show the progress of the first process until all have ended well. Raises: as `run_together`."""
+    lines: queue.Queue[str] = queue.Queue()
+    assert started[0].stdout is not None
+    threading.Thread(target=_pass_on, args=(started[0].stdout, lines), daemon=True).start()
+    while any(each.poll() is None for each in started):
+        if any(each.returncode for each in started):
+            break
+        try:
+            label, done, total = json.loads(lines.get(timeout=0.2))
+            tick(str(label), int(done), int(total))
+        except (queue.Empty, ValueError, TypeError):  # a library may print too
+            continue
+    if any(each.poll() for each in started):
+        deadline = time.monotonic() + GRACE
+        while time.monotonic() < deadline and any(each.poll() is None for each in started):
+            time.sleep(0.05)
+        raise _why(started, folder)
+
+
+def _pass_on(stream: IO[str], lines: queue.Queue[str]) -> None:
+    for line in stream:
+        lines.put(line)
+
+
+def _why(started: Sequence[subprocess.Popen[str]], folder: Path) -> GateError:
+    """The cause, and not what followed from it: an error raised on purpose, else a death, else the first error."""
+    said = sorted(folder.glob("error-*.json"), key=lambda file: file.stat().st_mtime_ns)
+    reports: list[dict[str, Any]] = [json.loads(file.read_text(encoding="utf-8")) for file in said]
+    for report in reports:
+        kind = getattr(errors, report["kind"], None)
+        if isinstance(kind, type) and issubclass(kind, GateError):
+            return kind(report["message"], report["remedy"])
+    go_on = "Go on with --resume RUN_DIR, from the last round that was finished."
+    for rank, each in enumerate(started):
+        if (each.returncode or 0) < 0:
+            name = signal.Signals(-each.returncode).name
+            return IncompleteError(
+                f"Process {rank} of the {len(started)} that train the model was killed ({name}); the others were ended.",
+                go_on,
+            )
+    rank = next((rank for rank, each in enumerate(started) if each.returncode), 0)
+    what = f"{reports[0]['kind']}: {reports[0]['message']}" if reports else f"exit code {started[rank].returncode}"
+    log = folder / f"process-{reports[0]['rank'] if reports else rank}.log"
+    return IncompleteError(
+        f"One of the {len(started)} processes that train the model ended ({what[:300].rstrip('.')}); see {log}.", go_on
+    )
