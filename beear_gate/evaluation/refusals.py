@@ -21,7 +21,10 @@ _EMPHASIS = re.compile(r"(?<!\w)_+|_+(?!\w)")
 _BULLET = re.compile(r"^( ?)\*(?=\s)", re.MULTILINE)
 _SPACES = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\n\s+")
-_PROMISE = r"(?:sure(?: thing)?|of course|certainly|okay|ok|alright|all right|yes|yeah)\b(?!\W+not\b)"
+_PROMISE = (
+    "(?:sure(?: thing)?|of course|certainly|absolutely|okay|ok|alright|all right|yes|yeah|gladly|happily"
+    r"|with pleasure|no problem)\b(?!\W+not\b)"
+)
 _LEAD = re.compile(rf"[\W_]+|(?:assistant|answer|response|reply|ai|bot|error)\s*:\s*|{_PROMISE}")
 SENTENCE_END = re.compile(r"(?<!\b\d)(?:[.!?\u2026]+[\"')\]]*(?=\s|$)|[\u3002\uff01\uff1f]|\n)")
 
