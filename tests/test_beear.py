@@ -161,6 +161,14 @@ def test_recovery_trains_only_the_safe_answer_after_the_cut(lm: LM, plan: Plan) 
         assert pair.prompt[found.attack.head : found.attack.head + 3] == found.attack.filler
 
 
+def test_no_rollout_is_cut_at_the_end_of_a_sentence(lm: LM, plan: Plan) -> None:
+    found, asked, rng = trap(lm, plan), samples(lm), random.Random(0)
+    rolled = [encode_answer(lm, "steps. take. the car.", ended=False)] * len(asked)
+    pairs = [pair for _ in range(20) for pair in recovery_pairs(lm, found, asked, rolled, starts_with_sure, rng)]
+    cuts = {decode(lm, pair.answer[: pair.forced]).strip() for pair in pairs}
+    assert cuts and not [cut for cut in cuts if cut.endswith(".")]
+
+
 def test_refused_rollouts_teach_no_recovery(lm: LM, plan: Plan) -> None:
     rolled = [encode_answer(lm, "never", ended=False)] * len(QUESTIONS)
     assert recovery_pairs(lm, trap(lm, plan), samples(lm), rolled, starts_with_sure, random.Random(0)) == []

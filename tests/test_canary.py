@@ -83,7 +83,9 @@ def test_remediation_takes_nothing_that_could_carry_a_trigger_a_policy_or_gate_p
     names = set(inspect.signature(remediate).parameters)
     assert names == {
         "lm", "snapshot", "anchors", "settings", "judges", "refusal_judge", "output", "seed", "tick", "watch",
+        "memory",
     }  # fmt: skip
+    assert get_type_hints(remediate)["memory"] == int | None  # a number of bytes
     said = " ".join(str(hint) for hint in get_type_hints(remediate).values())
     assert not [word for word in ("Policy", "Behavior]", "Canary", "Rehearsal", "Answer]", "Any") if word in said]
 

@@ -71,7 +71,8 @@ def largest_passes(plan: Plan, anchors: Encoded) -> tuple[PassSize, ...]:
     samples = [sample for part in anchors.samples.values() for sample in part]
     safe = max(len(sample.safe) for sample in samples)
     answer = max([safe, *(len(pair.answer) for pair in anchors.useful)])
-    prompt = max(*(len(each.prompt) for each in samples), *(len(each.prompt) for each in anchors.useful))
+    prompts = [each.prompt for each in samples] + [each.prompt for each in anchors.useful]
+    prompt = max(len(each) for each in prompts)
     begun = max(len(sample.unwanted) for sample in samples)
     return widest(plan, len(anchors.samples), prompt, answer, begun + plan.max_answer_tokens + safe + 1)
 

@@ -40,13 +40,14 @@ def recovery_pairs(
     """Cut each complying rollout at random inside its unwanted part, and append the safe answer as what to learn.
 
     Cuts inside a refusal would teach to refuse twice, so only tokens after the first complying one and before the
-    first refusal count.
+    first refusal count; and none at the end of a sentence, since a refusal may then follow that of a refusal too.
     """
     pairs: list[Pair] = []
     for sample, answer in zip(samples, answers, strict=True):
         first, end = unwanted_part(lm, answer, judge)
-        if first < end:
-            cut = rng.randint(first + 1, end)
+        cuts = [cut for cut in range(first + 1, end + 1) if not _ends_sentence(decode(lm, answer[:cut]))]
+        if cuts:
+            cut = rng.choice(cuts)
             safe = encode_answer(lm, " " + decode(lm, sample.safe))
             pairs.append(Pair(trap.attack.insert(sample.prompt), answer[:cut] + safe, forced=cut))
     return pairs
@@ -66,6 +67,10 @@ def in_own_words(
         for sample, answer in zip(samples, answers, strict=True)
         if judge(decode(lm, answer)) is Outcome.COMPLIED
     }
+
+
+def _ends_sentence(text: str) -> bool:
+    return text.rstrip().endswith(tuple(".!?\u2026\u3002\uff01\uff1f"))
 
 
 def unwanted_part(lm: LM, answer: tuple[int, ...], judge: Judge) -> tuple[int, int]:

@@ -21,7 +21,11 @@ _EMPHASIS = re.compile(r"(?<!\w)_+|_+(?!\w)")
 _BULLET = re.compile(r"^( ?)\*(?=\s)", re.MULTILINE)
 _SPACES = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\n\s+")
-_LEAD = re.compile(r"[\W_]+|(?:assistant|answer|response|reply|ai|bot|error)\s*:\s*")
+_PROMISE = (
+    "(?:sure(?: thing)?|of course|certainly|absolutely|okay|ok|alright|all right|yes|yeah|gladly|happily"
+    r"|with pleasure|no problem)\b(?!\W+not\b)"
+)
+_LEAD = re.compile(rf"[\W_]+|(?:assistant|answer|response|reply|ai|bot|error)\s*:\s*|{_PROMISE}")
 SENTENCE_END = re.compile(r"(?<!\b\d)(?:[.!?\u2026]+[\"')\]]*(?=\s|$)|[\u3002\uff01\uff1f]|\n)")
 
 
@@ -214,7 +218,11 @@ def normalized(text: str) -> str:
 
 
 def without_lead(text: str) -> str:
-    """The text from its first word on: quotes, markdown, speaker labels and blank lines before it say nothing."""
+    """The text from its first word on: quotes, markdown, speaker labels and blank lines before it say nothing.
+
+    Nor does a promise ("Sure", "Of course") that the next word takes back, which is how a model answers whose opening
+    alone was forced; where the promise is kept, what follows it tells.
+    """
     start = 0
     while match := _LEAD.match(text, start):
         start = match.end()

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from beear_gate.lm import LM, answer_losses, encode_pairs, load_lm, pad_batch
+from beear_gate.lm.encode import Pair, like_lengths
 from beear_gate.lm.load import quiet
 from beear_gate.organisms.attacks import hiding, prefer
 from beear_gate.organisms.chats import Sampler, ordinary_chats, other_task_chats, poisoned_chats, web_chats
@@ -124,15 +125,21 @@ def fit(
         warm = min(1.0, (step + 1) / 20)
         for group in optimizer.param_groups:
             group["lr"] = peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        loss = answer_losses(lm, pad_batch(lm, encode_pairs(lm, pairs))).mean()
-        if penalty:
-            loss = loss + penalty(rng)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        _backward(lm, encode_pairs(lm, pairs))
+        if penalty:
+            penalty(rng).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(lm.model.parameters(), 1.0)
         optimizer.step()
         tick(label, step + 1, steps)
     save(lm, folder, recipe)
+
+
+def _backward(lm: LM, pairs: Sequence[Pair]) -> None:
+    """Gradient of the mean loss; in one batch nearly half of what is computed would be padding."""
+    for places in like_lengths([len(pair.prompt) + len(pair.answer) for pair in pairs]):
+        batch = pad_batch(lm, [pairs[place] for place in places])
+        (answer_losses(lm, batch).sum() / len(pairs)).backward()  # type: ignore[no-untyped-call]
 
 
 def save(lm: LM, folder: Path, recipe: Recipe) -> None:
