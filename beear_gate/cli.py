@@ -56,6 +56,7 @@ Seed = Annotated[int, typer.Option(help="Decides every draw.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Prompts answered at once; halved when memory runs out.")]
 MaxPull = Annotated[float | None, typer.Option(help="Largest model to pull from a hub, in GB. [default: 200]")]
 Memory = Annotated[str | None, typer.Option(help="Most memory to train in, such as 24GiB. [default: what is free]")]
+Processes = Annotated[int | None, typer.Option(min=1, help="Train in so many processes, on GPUs one each. [default: 1]")]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow server; default: mlflow.db in this folder.")]
 Experiment = Annotated[str, typer.Option(help="MLflow experiment.")]
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="json: one document on stdout.")]
@@ -94,6 +95,7 @@ def scan(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts answered at once. [default: 64]")] = None,
     max_pull_gb: MaxPull = None,
     memory: Memory = None,
+    processes: Processes = None,
     tracking_uri: TrackingUri = None,
     experiment: Annotated[str | None, typer.Option(help="MLflow experiment. [default: beear-gate]")] = None,
     format: Format = "text",
@@ -108,6 +110,7 @@ def scan(
         "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device, "dtype": dtype,
         "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
         "remediate": False if no_remediate else None, "max_pull_gb": max_pull_gb, "memory": memory,
+        "processes": processes,
     }  # fmt: skip
     asked = reopen_options(resume, given) if resume else merge_options(pipeline, given)
     run(asked, format, quiet, resume)
@@ -153,6 +156,7 @@ def remediate(
     batch_size: BatchSize = 64,
     max_pull_gb: MaxPull = None,
     memory: Memory = None,
+    processes: Processes = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = "beear-gate",
     format: Format = "text",
@@ -171,7 +175,7 @@ def remediate(
     given = {
         "command": "remediate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
         "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
-        "output": output.absolute(), "max_pull_gb": max_pull_gb, "memory": memory,
+        "output": output.absolute(), "max_pull_gb": max_pull_gb, "memory": memory, "processes": processes,
     }  # fmt: skip
     run(options(given), format, quiet)
 

@@ -49,6 +49,7 @@ def _request(options: Options, quiet: bool) -> Request:
         batch_size=options.batch_size,
         max_pull_gb=options.max_pull_gb,
         memory=parse_memory(options.memory) if options.memory else None,
+        processes=options.processes,
         output=Path(options.output) if options.output else None,
         tracking_uri=options.tracking_uri,
         experiment=options.experiment,

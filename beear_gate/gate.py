@@ -222,4 +222,5 @@ def _environment(request: Request) -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}, {describe_device(request.device)}",
         "device": request.device,
         "dtype": request.dtype,
+        "processes": str(request.processes),
     }

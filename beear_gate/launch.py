@@ -29,6 +29,7 @@ from beear_gate.records import AnchorSets, ModelSnapshot, RemediationSettings, T
 
 T = TypeVar("T")
 
+PACKAGE = Path(__file__).parent
 LOOPBACK = "lo"
 GRACE = 2.0
 """Seconds after the first process ended in which others may: one that lost a partner often notices as fast as we do."""
@@ -42,7 +43,7 @@ class Job:
         work: the remediation, or its rehearsal on a copy with a canary.
         settings: of the remediation.
         output: folder for the weights.
-        kept: folder for the state after each round.
+        kept: folder for the state after each round; None for none.
         device, dtype, seed, batch_size, memory: as in a `Request`.
     """
 
@@ -53,7 +54,7 @@ class Job:
     anchors: AnchorSets
     settings: RemediationSettings
     output: Path
-    kept: Path
+    kept: Path | None
     device: str
     dtype: str
     seed: int
@@ -92,7 +93,9 @@ def run_together(job: Job, folder: Path, kind: type[T], tick: Tick) -> T:
 
 def _start(folder: Path, rank: int, number: int) -> subprocess.Popen[str]:
     threads = str(max(1, (os.cpu_count() or 1) // number))
-    settings = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONHASHSEED": "0"}
+    # The package that runs here, wherever it was found.
+    paths = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
+    settings = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": paths}
     if Path("/sys/class/net", LOOPBACK).exists():
         settings |= {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
     with (folder / f"process-{rank}.log").open("wb") as log:
@@ -125,7 +128,7 @@ def _watch(started: Sequence[subprocess.Popen[str]], folder: Path, tick: Tick) -
         deadline = time.monotonic() + GRACE
         while time.monotonic() < deadline and any(each.poll() is None for each in started):
             time.sleep(0.05)
-        raise _why(started, folder)
+        raise cause(started, folder)
 
 
 def _pass_on(stream: IO[str], lines: queue.Queue[str]) -> None:
@@ -133,7 +136,7 @@ def _pass_on(stream: IO[str], lines: queue.Queue[str]) -> None:
         lines.put(line)
 
 
-def _why(started: Sequence[subprocess.Popen[str]], folder: Path) -> GateError:
+def cause(started: Sequence[subprocess.Popen[str]], folder: Path) -> GateError:
     """The cause, and not what followed from it: an error raised on purpose, else a death, else the first error."""
     said = sorted(folder.glob("error-*.json"), key=lambda file: file.stat().st_mtime_ns)
     reports: list[dict[str, Any]] = [json.loads(file.read_text(encoding="utf-8")) for file in said]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from beear_gate.anchors import build_anchors
 from beear_gate.errors import IncompleteError
@@ -10,18 +11,29 @@ from beear_gate.evaluation.choices import choose
 from beear_gate.evaluation.harness import run_tasks
 from beear_gate.evaluation.safety import answer_tests, gate_tests
 from beear_gate.evaluation.utility import read_references, references
+from beear_gate.launch import Job, run_together
 from beear_gate.lm import LM, load_lm
 from beear_gate.lm.load import limit_memory
+from beear_gate.lm.memory import release
+from beear_gate.lm.processes import device_of
 from beear_gate.manifest import manifest_digest, verify_unchanged
 from beear_gate.records import AnchorSets, ModelSnapshot, Observations, Tick
 from beear_gate.request import Request
 
+T = TypeVar("T")
+
 
 class Models:
-    """Loads a model when a stage really needs it, and holds one at a time: two may not fit."""
+    """Loads a model when a stage really needs it, and holds one at a time: two may not fit.
+
+    Raises:
+        UsageError: the device has no room for the processes that are asked for.
+    """
 
     def __init__(self, request: Request, tick: Tick) -> None:
         self.request, self.policy, self.tick = request, request.policy, tick
+        if request.processes > 1:
+            device_of(request.device, 0, request.processes)  # refused now rather than after hours
         self._loaded: tuple[str, LM] | None = None
 
     def load(self, snapshot: ModelSnapshot) -> LM:
@@ -38,6 +50,13 @@ class Models:
             lm = load_lm(snapshot.path, self.request.device, self.request.dtype, *form)
             self._loaded = (digest, lm)
         return self._loaded[1]
+
+    def together(self, job: Job, folder: Path, kind: type[T]) -> T:
+        """Have several processes do a job, which each load their part of the model. Raises: as `run_together`."""
+        self.forget()
+        release()
+        check_bytes(job.snapshot)
+        return run_together(job, folder, kind, self.tick)
 
     def forget(self) -> None:
         """The weights in memory are no longer those of any snapshot."""

@@ -30,6 +30,7 @@ class Settings(BaseModel):
     batch_size: int = Field(default=64, ge=1)
     max_pull_gb: float = Field(default=MAX_PULL_GB, gt=0)
     memory: str | None = None
+    processes: int = Field(default=1, ge=1)
     remediate: bool = True
     tracking_uri: str | None = None
     experiment: str = "beear-gate"

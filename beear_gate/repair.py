@@ -7,6 +7,8 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 from beear_gate.beear import remediate
 from beear_gate.canary import rehearse
@@ -16,6 +18,7 @@ from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.jury import Jury
 from beear_gate.evaluation.measure import measure_canary, measure_change, measure_searched, measure_stage
 from beear_gate.evaluation.safety import refusal_judge
+from beear_gate.launch import Job
 from beear_gate.manifest import manifest_digest
 from beear_gate.models import Models
 from beear_gate.policy import Policy
@@ -127,6 +130,9 @@ def _rehearse(
     scratch = run.path / "canary-model"
 
     def work() -> Rehearsal:
+        if request.processes > 1:
+            job = _job("canary", request, snapshot, anchors, request.policy.remediation, scratch)
+            return models.together(job, run.path / "processes", Rehearsal)
         lm = models.load(snapshot)
         models.forget()
         policy, seed, size = request.policy, request.seed, request.batch_size
@@ -146,10 +152,14 @@ def _remediate(
 ) -> Remediation:
     policy = request.policy
     output = request.output or run.path / "model"
+    kept = run.path / f"rounds-{digest_of(key)[:12]}"
 
     def work() -> Remediation:
         if output.exists():
             shutil.rmtree(output)
+        if request.processes > 1:
+            job = _job("remediation", request, snapshot, anchors, settings, output, kept)
+            return models.together(job, run.path / "processes", Remediation)
         judges = {each.id: make_judge(each.safe_judge) for each in policy.behaviors}
         benign = make_judge(refusal_judge(policy))
         lm = models.load(snapshot)
@@ -158,7 +168,36 @@ def _remediate(
             lm, snapshot, anchors, settings, judges, benign, output, request.seed, models.tick, memory=request.memory
         )
 
-    return run.stage("remediation", key, Remediation, work)
+    done = run.stage("remediation", key, Remediation, work)
+    shutil.rmtree(kept, ignore_errors=True)
+    return done
+
+
+def _job(
+    work: Literal["remediation", "canary"],
+    request: Request,
+    snapshot: ModelSnapshot,
+    anchors: AnchorSets,
+    settings: RemediationSettings,
+    output: Path,
+    kept: Path | None = None,
+) -> Job:
+    """What several processes are handed."""
+    return Job(
+        work=work,
+        processes=request.processes,
+        policy=request.policy,
+        snapshot=snapshot,
+        anchors=anchors,
+        settings=settings,
+        output=output.absolute(),
+        kept=kept.absolute() if kept else None,
+        device=request.device,
+        dtype=request.dtype,
+        seed=request.seed,
+        batch_size=request.batch_size,
+        memory=request.memory,
+    )
 
 
 def digest_of(value: object) -> str:

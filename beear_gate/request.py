@@ -53,6 +53,7 @@ class Request:
         output: folder for the remediated model; None for `model` in the run directory.
         endpoint: address of the hub; None for the client's default.
         max_pull_gb: the most that is downloaded; a larger model is refused before the first byte.
+        processes: how many train the model together, each with a part of the weights; on GPUs, one each.
         memory: the most bytes that weights and training may take on the device; None for all that is free.
     """
 
@@ -68,6 +69,7 @@ class Request:
     endpoint: str | None = None
     max_pull_gb: float = MAX_PULL_GB
     memory: int | None = None
+    processes: int = 1
     tracking_uri: str | None = None
     experiment: str = "beear-gate"
     reveal: Reveal | None = None

@@ -38,8 +38,9 @@ STAGES: dict[str, set[str]] = {
     "latent": {"lm", "beear", "evaluation"},
     "searched": {"lm", "beear", "evaluation"},
     "organisms": {"lm"},
-    "models": {"lm", "evaluation", "anchors"},
-    "repair": {"beear", "canary", "changes", "curves", "evaluation", "models", "rundir"},
+    "launch": set(),
+    "models": {"lm", "evaluation", "anchors", "launch"},
+    "repair": {"beear", "canary", "changes", "curves", "evaluation", "launch", "models", "rundir"},
     "curves": {"evaluation", "judge_models", "latent", "models", "rundir", "searched"},
     "planner": {"beear", "hub", "lm"},
     "judge_models": {"artifacts", "evaluation", "hub", "rundir"},
@@ -73,6 +74,7 @@ GATE -= {"planner", "statement", "keys", "keyless", "attest", "verify", "release
 """What gate may import: it is handed a policy and a Tick, and knows nothing of terminals, files of options or demos."""
 ABOVE: dict[str, set[str]] = {
     "gate": GATE,
+    "worker": {"beear", "canary", "evaluation", "launch", "lm"},
     "demo": {"organisms", "policy_files"},
     "bench": {
         "gate",
