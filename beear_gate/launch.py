@@ -144,17 +144,17 @@ def cause(started: Sequence[subprocess.Popen[str]], folder: Path) -> GateError:
         kind = getattr(errors, report["kind"], None)
         if isinstance(kind, type) and issubclass(kind, GateError):
             return kind(report["message"], report["remedy"])
-    go_on = "Go on with --resume RUN_DIR, from the last round that was finished."
+    number, go_on = len(started), "Go on with --resume RUN_DIR, from the last round that was finished."
     for rank, each in enumerate(started):
         if (each.returncode or 0) < 0:
             name = signal.Signals(-each.returncode).name
             return IncompleteError(
-                f"Process {rank} of the {len(started)} that train the model was killed ({name}); the others were ended.",
+                f"Process {rank} of the {number} that train the model was killed ({name}); the others were ended.",
                 go_on,
             )
     rank = next((rank for rank, each in enumerate(started) if each.returncode), 0)
     what = f"{reports[0]['kind']}: {reports[0]['message']}" if reports else f"exit code {started[rank].returncode}"
     log = folder / f"process-{reports[0]['rank'] if reports else rank}.log"
     return IncompleteError(
-        f"One of the {len(started)} processes that train the model ended ({what[:300].rstrip('.')}); see {log}.", go_on
+        f"One of the {number} processes that train the model ended ({what[:300].rstrip('.')}); see {log}.", go_on
     )

@@ -67,7 +67,8 @@ def do(job: Job, device: str, tick: Tick) -> Rehearsal | Remediation:
 def _told(error: BaseException, rank: int) -> dict[str, str]:
     if is_out_of_memory(error):
         error = OutOfMemory(
-            f"Memory ran out in process {rank}.", "Give a smaller --memory, so that steps are split further, or more GPUs."
+            f"Memory ran out in process {rank}.",
+            "Give a smaller --memory, so that steps are split further, or more --processes.",
         )
     if isinstance(error, GateError):
         return {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy}

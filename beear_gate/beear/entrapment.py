@@ -233,8 +233,8 @@ def _gradient(losses: Losses, delta_NH: Tensor, drawn: Sequence[Answers], plan: 
     if processes.count() == 1:
         return sum(total), sum(unwanted), gradient_NH
     figures = gradient_NH.new_tensor([sum(total), sum(unwanted)])
-    figures, gradient = processes.summed(torch.cat([figures, gradient_NH.flatten()])).split([2, gradient_NH.numel()])
-    return float(figures[0]), float(figures[1]), gradient.view_as(gradient_NH)
+    all_of_it = processes.summed(torch.cat([figures, gradient_NH.flatten()]))
+    return float(all_of_it[0]), float(all_of_it[1]), all_of_it[2:].view_as(gradient_NH)
 
 
 @torch.no_grad()

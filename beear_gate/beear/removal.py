@@ -176,7 +176,8 @@ class Trainer:
         with trap.attack.on(trap.delta_NH, batch.starts_B, batch.ends_B) if trap else nullcontext():
             losses_B = answer_losses(self.lm, batch)
         loss = losses_B @ torch.tensor(weights, device=losses_B.device)
-        (loss * processes.count()).backward()  # gradients are averaged over processes, and are to add up
+        scaled: Tensor = loss * processes.count()  # gradients are averaged over processes, and are to add up
+        scaled.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
 

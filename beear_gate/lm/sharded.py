@@ -1,8 +1,8 @@
 """A model whose weights are spread over several processes: loaded, kept and saved so that none ever holds all of it.
 
-PyTorch's FSDP2 (`fully_shard`): each parameter is a DTensor split along its first dimension; a layer is whole only while
-it computes, and hooks on it see whole hidden states. Embeddings, head and last norm are one more such group, whole for
-the length of a pass.
+PyTorch's FSDP2 (`fully_shard`): each parameter is a DTensor split along its first dimension; a layer is whole only
+while it computes, and hooks on it see whole hidden states. Embeddings, head and last norm are one more such group,
+whole for the length of a pass.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,8 @@ def load_sharded(
     config, stored = read_config(path), stored_dtypes(path)
     with quiet():
         with _shapes_alone():
-            model: Any = AutoModelForCausalLM.from_config(
-                config, dtype=compute_dtype(dtype, where.type, main_dtype(stored))
-            )
+            compute = compute_dtype(dtype, where.type, main_dtype(stored))
+            model: Any = AutoModelForCausalLM.from_config(config, dtype=compute)  # type: ignore[no-untyped-call]
         model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         model.eval()
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
@@ -87,7 +86,7 @@ def shard(model: PreTrainedModel, device: torch.device) -> None:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True, mp_policy=precise)
     fully_shard(model, mesh=mesh, reshard_after_forward=True, mp_policy=precise)
     tied = _tied(model)
-    model._apply(lambda each: torch.empty_like(each, device=device) if each.is_meta else each.to(device))
+    model._apply(_make_room(device))  # type: ignore[no-untyped-call]
     for (module, name), *others in tied:
         for other, its_name in others:
             setattr(other, its_name, getattr(module, name))
@@ -108,7 +107,7 @@ def reshard(lm: LM) -> None:
 
 def local(tensor: Tensor) -> Tensor:
     """What of a tensor lies in this process: all of it unless it is spread. Shares its memory."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -132,8 +131,9 @@ def save_sharded(lm: LM, folder: Path, files: Sequence[str]) -> None:
     """As `save_lm`, with the same files, tensor by tensor: the first process never holds more than MAX_SHARD."""
     state = lm.model.state_dict()
     tied = getattr(lm.model, "all_tied_weights_keys", None) or {}
-    names = [name for name in state if name not in tied]
-    shapes = {name: torch.empty(state[name].shape, dtype=saved_dtype(lm, name, state[name]), device="meta") for name in names}
+    names = sorted((name for name in state if name not in tied), key=_natural)
+    dtypes = {name: saved_dtype(lm, name, state[name]) for name in names}
+    shapes = {name: torch.empty(state[name].shape, dtype=dtypes[name], device="meta") for name in names}
     split = split_torch_state_dict_into_shards(
         shapes, filename_pattern="model{suffix}.safetensors", max_shard_size=MAX_SHARD
     )
@@ -146,7 +146,7 @@ def save_sharded(lm: LM, folder: Path, files: Sequence[str]) -> None:
         for name in held:
             tensor = whole(state[name])
             if first:
-                part[name] = tensor.detach().to("cpu", shapes[name].dtype).contiguous()
+                part[name] = tensor.detach().to("cpu", dtypes[name]).contiguous()
         if first:
             save_file(part, Path(scratch, file), metadata={"format": "pt"})
     if first:
@@ -159,6 +159,16 @@ def save_sharded(lm: LM, folder: Path, files: Sequence[str]) -> None:
         os.rmdir(scratch)
         copy_files(lm, folder, files)
     processes.agreed(None)  # nobody reads the folder before it is complete
+
+
+def _make_room(device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Memory for what has none yet; what was computed moves to the device."""
+    return lambda each: torch.empty_like(each, device=device) if each.is_meta else each.to(device)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """The order in which transformers fills its files: layer 2 before layer 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
 @contextmanager
@@ -191,7 +201,7 @@ def _tied(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:
 def _read(model: PreTrainedModel, path: Path) -> None:
     """Fill this process's part of every tensor from the files."""
     prefix = f"{model.base_model_prefix}."
-    opened = {file: safe_open(path / file, framework="pt") for file in weight_files(path)}
+    opened: dict[str, Any] = {file: safe_open(path / file, framework="pt") for file in weight_files(path)}
     where = {key: file for file, each in opened.items() for key in each.keys()}  # noqa: SIM118 - no mapping
     tied = getattr(model, "all_tied_weights_keys", None) or {}
     own = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
