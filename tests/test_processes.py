@@ -14,26 +14,36 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from gate_runs import Said, assert_refused, call, make_tiny_model, only_run, read_evidence, small_policy
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from torch import Tensor
 
 from beear_gate import errors, launch
+from beear_gate.beear import remediate
+from beear_gate.evaluation.judges import make_judge
+from beear_gate.evaluation.safety import refusal_judge
+from beear_gate.lm import load_lm
+from beear_gate.policy_files.load import load_policy
+from beear_gate.records import AnchorSets, ModelSnapshot, Remediation
+
+T = TypeVar("T")
 
 SETTINGS = {
-    "rounds": 2, "min_rounds": 2, "inner_steps": 4, "outer_steps": 10, "batch_size": 5, "max_answer_tokens": 8,
+    "rounds": 2, "min_rounds": 2, "inner_steps": 4, "outer_steps": 10, "batch_size": 5, "max_answer_tokens": 4,
 }  # fmt: skip
 """Two rounds of ten steps; batches, and rows of the MLP, that two processes cannot share evenly."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """One scan by two processes, of which one was killed after the first round, and the same scan by one process.
+    """One scan by two processes, of which one was killed after the first round, and its remediation by one process.
 
     Attributes:
+        run: its run directory, and what is in it in the end.
         kept: names of the files that were kept of the first round.
         parts: what each process had kept of the tensors.
         first: the first round as it was kept.
@@ -45,9 +55,9 @@ class Runs:
     parts: list[dict[str, Tensor]]
     first: dict[str, Any]
     resumed: Said
-    together: Path
-    alone: Path
-    left: list[str]
+    run: Path
+    together: Remediation
+    alone: Remediation
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +66,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Runs:
     model = make_tiny_model(folder / "tiny", intermediate_size=49)
     policy = small_policy(folder / "policy", remediation=SETTINGS)
     asked = ("scan", model, "--policy", policy, "--device", "cpu", "--tracking-uri", f"sqlite:///{migrated}")
+    asked += ("--runs", folder / "two", "--processes", 2)
     over = threading.Event()
     killer = threading.Thread(target=kill_one, args=(folder / "two", over))
     killer.start()
-    killed = call(*asked, "--runs", folder / "two", "--processes", 2)
+    killed = call(*asked)
     over.set()
     killer.join()
     run = only_run(folder / "two")
@@ -68,9 +79,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Runs:
     kept = sorted(file.name for file in rounds.iterdir())
     state = json.loads((rounds / "round-1.json").read_text(encoding="utf-8"))
     resumed = call("scan", "--resume", run)
-    left = sorted(file.name for file in run.iterdir())
-    call(*asked, "--runs", folder / "one")
-    return Runs(killed, kept, parts, state["records"][0], resumed, run, only_run(folder / "one"), left)
+    alone = by_one(model, policy, run, folder / "one")
+    return Runs(killed, kept, parts, state["records"][0], resumed, run, result(run, "remediation", Remediation), alone)
+
+
+def by_one(model: Path, file: Path, run: Path, output: Path) -> Remediation:
+    """The same remediation in this process."""
+    policy = load_policy(file)
+    judges = {each.id: make_judge(each.safe_judge) for each in policy.behaviors}
+    anchors, snapshot = result(run, "anchors", AnchorSets), result(run, "pull", ModelSnapshot)
+    benign = make_judge(refusal_judge(policy))
+    return remediate(load_lm(model, "cpu"), snapshot, anchors, policy.remediation, judges, benign, output, seed=0)
+
+
+def result(run: Path, stage: str, kind: type[T]) -> T:
+    document = json.loads((run / f"{stage}.json").read_text(encoding="utf-8"))
+    return TypeAdapter(kind).validate_python(document["result"])
 
 
 def kill_one(runs: Path, over: threading.Event) -> None:
@@ -89,53 +113,45 @@ def kill_one(runs: Path, over: threading.Event) -> None:
             os.kill(int(file.parent.name), signal.SIGKILL)
 
 
-def remediation(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "remediation.json").read_text(encoding="utf-8"))["result"]
-    return found
-
-
 def test_a_killed_process_ends_the_scan_with_a_clear_message(runs: Runs) -> None:
     assert_refused(runs.killed, 3, "Process 1 of the 2", "SIGKILL", "--resume RUN_DIR")
 
 
 def test_no_process_holds_the_whole_model(runs: Runs) -> None:
     assert runs.kept == ["round-1.0-of-2.safetensors", "round-1.1-of-2.safetensors", "round-1.json"]
-    whole = load_file(runs.alone / "model" / "model.safetensors")
+    whole = load_file(runs.alone.snapshot.path / "model.safetensors")
     prefix = "weights/1/"
     for name, tensor in whole.items():
         lengths = [len(part[prefix + name]) for part in runs.parts]
-        assert sum(lengths) == len(tensor) and max(lengths) == -(-len(tensor) // 2), name
-        assert [len(part[prefix + name]) for part in runs.parts] == lengths
+        assert lengths == [-(-len(tensor) // 2), len(tensor) // 2], name
     sizes = [sum(each.numel() for key, each in part.items() if key.startswith("exp_avg/")) for part in runs.parts]
     assert sum(sizes) == sum(each.numel() for each in whole.values())
 
 
 def test_a_resumed_scan_goes_on_after_the_last_round(runs: Runs) -> None:
     assert runs.resumed.code in (0, 1), runs.resumed
-    first, second = remediation(runs.together)["rounds"]
-    assert first == runs.first, "a finished round was done again"
-    assert second["number"] == 2
-    assert not [name for name in runs.left if name.startswith("rounds-")]
+    first, second = runs.together.rounds
+    assert first.seconds == runs.first["seconds"], "a finished round was done again"
+    assert second.number == 2
+    assert not list(runs.run.glob("rounds-*")), "what was kept goes when nothing needs it any more"
 
 
 def test_two_processes_come_to_the_losses_of_one(runs: Runs) -> None:
-    one, two = remediation(runs.alone), remediation(runs.together)
-    steps = 0
-    for alone, together in zip(one["rounds"], two["rounds"], strict=True):
-        assert together["removal_loss"] == pytest.approx(alone["removal_loss"], abs=1e-4)
-        assert together["select_nll_ratio"] == pytest.approx(alone["select_nll_ratio"], abs=1e-4)
-        assert together["select_asr"] == alone["select_asr"]
-        for kind, losses in alone["entrapment_loss"].items():
-            assert together["entrapment_loss"][kind] == pytest.approx(losses, abs=1e-4)
-        steps += len(alone["removal_loss"])
-    assert steps == 20
-    assert two["chosen_round"] == one["chosen_round"] and two["stop_reason"] == one["stop_reason"]
-    assert two["whole_passes"] == one["whole_passes"] == [], "entrapment is replayed with spread weights too"
+    one, two = runs.alone, runs.together
+    for alone, together in zip(one.rounds, two.rounds, strict=True):
+        assert together.removal_loss == pytest.approx(alone.removal_loss, abs=1e-4)
+        assert together.select_nll_ratio == pytest.approx(alone.select_nll_ratio, abs=1e-4)
+        assert (together.select_asr, together.select_refused) == (alone.select_asr, alone.select_refused)
+        for kind, losses in alone.entrapment_loss.items():
+            assert together.entrapment_loss[kind] == pytest.approx(losses, abs=1e-4)
+    assert sum(len(each.removal_loss) for each in two.rounds) == 20
+    assert (two.chosen_round, two.stop_reason) == (one.chosen_round, one.stop_reason)
+    assert two.whole_passes == one.whole_passes == (), "entrapment is replayed with spread weights too"
 
 
 def test_two_processes_save_the_weights_of_one(runs: Runs) -> None:
-    one, two = (run / "model" for run in (runs.alone, runs.together))
-    assert sorted(file.name for file in two.iterdir()) == sorted(file.name for file in one.iterdir())
+    one, two = (each.snapshot.path for each in (runs.alone, runs.together))
+    assert [each.path for each in runs.together.snapshot.files] == [each.path for each in runs.alone.snapshot.files]
     alone, together = (load_file(folder / "model.safetensors") for folder in (one, two))
     assert together.keys() == alone.keys()
     for name, tensor in alone.items():
@@ -144,11 +160,10 @@ def test_two_processes_save_the_weights_of_one(runs: Runs) -> None:
 
 
 def test_the_record_says_how_many_processes_there_were(runs: Runs) -> None:
-    one, two = read_evidence(runs.alone), read_evidence(runs.together)
-    assert (one["environment"]["processes"], two["environment"]["processes"]) == ("1", "2")
-    assert two["verdict"] == one["verdict"]
-    room = [evidence["remediation"]["memory"]["parts"]["optimizer"] for evidence in (one, two)]
-    assert room[1] == -(-room[0] // 2)
+    assert read_evidence(runs.run)["environment"]["processes"] == "2"
+    assert runs.alone.memory and runs.together.memory
+    assert runs.together.memory.parts["optimizer"] == -(-runs.alone.memory.parts["optimizer"] // 2)
+    assert "on each device" in runs.together.memory.why
 
 
 # --- what goes wrong
