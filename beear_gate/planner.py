@@ -147,7 +147,9 @@ _UTILIZED = (
     f"Time is FLOPs over the rate of large matrix products, of which steps are assumed to reach {UTILIZATION:.0%}; for "
     "all rounds of the policy, though deep mode often ends sooner."
 )
-_SHARDED = "This version trains on one device: more than one is arithmetic, for weights and states sharded evenly."
+_SHARDED = (
+    "More than one GPU (scan --processes) is arithmetic, for weights and states sharded evenly: not measured yet."
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from gate_runs import Said, assert_refused, call, make_tiny_model, only_run, read_evidence, small_policy
+from gate_runs import Said, assert_refused, call, digest_of, make_tiny_model, only_run, read_evidence, small_policy
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from torch import Tensor
@@ -65,8 +65,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Runs:
     folder = tmp_path_factory.mktemp("processes")
     model = make_tiny_model(folder / "tiny", intermediate_size=49)
     policy = small_policy(folder / "policy", remediation=SETTINGS)
-    asked = ("scan", model, "--policy", policy, "--device", "cpu", "--tracking-uri", f"sqlite:///{migrated}")
-    asked += ("--runs", folder / "two", "--processes", 2)
+    asked = (
+        "scan", model, "--policy", policy, "--device", "cpu", "--tracking-uri", f"sqlite:///{migrated}",
+        "--runs", folder / "two", "--processes", 2,
+    )  # fmt: skip
     over = threading.Event()
     killer = threading.Thread(target=kill_one, args=(folder / "two", over))
     killer.start()
@@ -164,6 +166,21 @@ def test_the_record_says_how_many_processes_there_were(runs: Runs) -> None:
     assert runs.alone.memory and runs.together.memory
     assert runs.together.memory.parts["optimizer"] == -(-runs.alone.memory.parts["optimizer"] // 2)
     assert "on each device" in runs.together.memory.why
+
+
+@pytest.mark.slow
+def test_weights_loaded_in_parts_answer_alike_and_are_saved_to_the_same_bytes(tmp_path: Path) -> None:
+    """Nine families, in several files each; the two whose weights are converted on loading are refused."""
+    script = Path(__file__).parent / "two_processes.py"
+    started = [subprocess.Popen([sys.executable, script, tmp_path, str(rank)]) for rank in (1, 0)]
+    assert [process.wait(timeout=300) for process in started] == [0, 0]
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    refused = {family for family, said in found.items() if said == "refused"}
+    assert refused == {"mixtral", "gpt_neox"}
+    for family in found.keys() - refused:
+        assert found[family]["loss"] < 1e-5 and found[family]["answers"], family
+        one, two = (digest_of(tmp_path / f"{family}-{name}") for name in ("one", "two"))
+        assert one == two and len(one) > 3, family
 
 
 # --- what goes wrong

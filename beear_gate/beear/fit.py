@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+
+from torch import Tensor
 
 from beear_gate.beear.entrapment import Encoded
 from beear_gate.beear.plan import Plan
@@ -35,7 +37,6 @@ def plan_memory(lm: LM, plan: Plan, anchors: Encoded, memory: int | None = None)
     free = free_memory(lm.device) // (devices if on_cpu else 1) + size.bytes // devices  # the weights are there already
     free = min(processes.gathered(free))
     room = min(free, memory) if memory else free
-    passes = tuple(replace(each, samples=-(-each.samples // devices)) for each in passes)
     try:
         shape = shape_of(copy.deepcopy(lm.model.config), lm.model.dtype, lm.path)
         found = fit(partial(pass_bytes, shape), size, passes, room, on_cpu, devices)
@@ -55,15 +56,20 @@ def size_of(lm: LM) -> Size:
     trained = [weight for weight in weights if weight.requires_grad]
     return Size(
         parameters=sum(each.numel() for each in weights),
-        bytes=sum(each.numel() * each.element_size() for each in weights),
+        bytes=_bytes(weights),
         itemsize=lm.model.dtype.itemsize,
         trained=sum(each.numel() for each in trained),
-        trained_bytes=sum(each.numel() * each.element_size() for each in trained),
+        trained_bytes=_bytes(trained),
         largest=max(each.numel() for each in trained),
-        layer_bytes=sum(each.numel() * each.element_size() for each in lm.layers[0].parameters()),
+        layer_bytes=_bytes(lm.layers[0].parameters()),
         kv_values=2 * len(lm.layers) * groups * head_size,
         vocabulary=lm.vocabulary,
+        outer_bytes=_bytes(weights) - _bytes(lm.layers.parameters()),
     )
+
+
+def _bytes(weights: Iterable[Tensor]) -> int:
+    return sum(each.numel() * each.element_size() for each in weights)
 
 
 def largest_passes(plan: Plan, anchors: Encoded) -> tuple[PassSize, ...]:
@@ -101,11 +107,12 @@ def fit(count: Count, size: Size, passes: Sequence[PassSize], room: int, on_cpu:
     Args:
         passes: from `largest_passes`.
         room: bytes on one device for weights and training.
-        devices: over which weights and states are sharded.
+        devices: over which weights and states are sharded, and the samples of every pass.
 
     Raises:
         UnsupportedModel: see `dry_run.pass_bytes`.
     """
+    passes = [replace(each, samples=-(-each.samples // devices)) for each in passes]
     tried: list[tuple[Split, Footprint]] = []
     for split in splits(max(each.samples for each in passes)):
         tried.append((split, footprint(count, size, passes, split, on_cpu, devices)))
@@ -137,7 +144,7 @@ def unknown(
 ) -> MemoryPlan:
     """The plan for a family whose activations nobody knows: whole steps, split when memory runs out."""
     parts = dict(training(size, 0, 0, on_cpu, devices).parts())
-    samples = max(each.samples for each in passes)
+    samples = -(-max(each.samples for each in passes) // devices)
     return MemoryPlan(room, parts, samples, False, f"{error.message} Steps are split when memory runs out.")
 
 

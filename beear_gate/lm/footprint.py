@@ -29,7 +29,7 @@ class Size:
         itemsize: bytes of most of them.
         trained: parameters that training moves, and `trained_bytes` of them.
         largest: parameters of the largest trained tensor.
-        layer_bytes: of one decoder layer.
+        layer_bytes: of one decoder layer, and `outer_bytes` of all that stands outside of them, such as embeddings.
         kv_values: numbers that attention keeps of one token, keys and values of all layers.
         vocabulary: logits of one position.
     """
@@ -43,6 +43,7 @@ class Size:
     layer_bytes: int
     kv_values: int
     vocabulary: int
+    outer_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Footprint:
     """Bytes on one device at the fullest moment of a removal step, by part.
 
     Attributes:
-        gathered: with several devices, the one layer that is whole on each of them, and its gradient.
+        gathered: with several devices, what is whole on each: one layer and what is outside of layers, with gradients.
         activations: of the largest pass, less its logits; or what moving the largest tensor takes, where that is more.
         logits: log-probabilities and their gradient, in float32.
         kept: the weights of the best round so far, which lie in the memory of the CPU.
@@ -102,7 +103,8 @@ def training(size: Size, pass_bytes: int, logits: int, on_cpu: bool = False, dev
         masters=-(-whole.masters // devices),
         gradients=-(-whole.gradients // devices),
         optimizer=-(-whole.optimizer // devices),
-        gathered=2 * size.layer_bytes,
+        gathered=2 * (size.layer_bytes + size.outer_bytes),
+        kept=-(-whole.kept // devices),
     )
 
 
