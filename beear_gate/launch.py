@@ -69,7 +69,7 @@ def run_together(job: Job, folder: Path, kind: type[T], tick: Tick) -> T:
     """Have the job done by `job.processes` processes.
 
     Args:
-        folder: for what they are handed and leave; made anew.
+        folder: for what they are handed and leave; made anew, and gone if all goes well.
         kind: of the result, for pydantic.
 
     Raises:
@@ -88,7 +88,9 @@ def run_together(job: Job, folder: Path, kind: type[T], tick: Tick) -> T:
         for each in started:
             each.kill()
             each.wait()
-    return TypeAdapter(kind).validate_json((folder / "result.json").read_bytes())
+    result = TypeAdapter(kind).validate_json((folder / "result.json").read_bytes())
+    shutil.rmtree(folder, ignore_errors=True)  # the logs of what went well say nothing
+    return result
 
 
 def _start(folder: Path, rank: int, number: int) -> subprocess.Popen[str]:
@@ -148,6 +150,7 @@ def cause(started: Sequence[subprocess.Popen[str]], folder: Path) -> GateError:
     for rank, each in enumerate(started):
         if (each.returncode or 0) < 0:
             name = signal.Signals(-each.returncode).name
+            name += ", as the system does when memory runs out" if name == "SIGKILL" else ""
             return IncompleteError(
                 f"Process {rank} of the {number} that train the model was killed ({name}); the others were ended.",
                 go_on,

@@ -32,7 +32,7 @@ def losses(lm: LM) -> list[float]:
 
 
 def main(folder: Path, rank: int) -> None:
-    load.MAX_SHARD = sharded.MAX_SHARD = "60KB"  # so that even these models take several files
+    load.MAX_SHARD = "60KB"  # so that even these models take several files
     alone: dict[str, Any] = {}
     for family in FAMILIES if rank == 0 else ():
         lm = load_lm(make_model(folder / family, family), "cpu")
