@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from beear_gate import __version__, tracking
 from beear_gate.artifacts import apply_waivers, inspect_snapshot
+from beear_gate.artifacts.rules import finding
 from beear_gate.decide import breaks_limit, decide, not_tested
 from beear_gate.evaluation.calibration import calibrations_of
 from beear_gate.evaluation.harness import check_tasks
@@ -25,6 +26,7 @@ from beear_gate.models import Models, check_bytes
 from beear_gate.policy import Behavior, Policy
 from beear_gate.records import (
     Answer,
+    Conversion,
     Decision,
     Finding,
     GateReport,
@@ -41,6 +43,7 @@ from beear_gate.repair import Repair, digest_of, measure_repair, repair
 from beear_gate.report import files, render
 from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory
+from beear_gate.sandbox import SandboxedRun, convert, may_be_converted
 
 
 def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateReport:
@@ -52,6 +55,8 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         GateError: see `errors`; what was finished stays in the run directory.
     """
     started, clock, policy = datetime.now(UTC), time.monotonic(), request.policy
+    sandbox = SandboxedRun(request, run, tick) if request.sandbox else None
+    run = sandbox or run
     run.write("policy.yaml", policy.source)
     check_tasks(policy.utility.tasks)
     models, kept = Models(request, tick), run.path / "original-choices.safetensors"
@@ -63,6 +68,12 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     findings = run.stage("inspect", key, tuple[Finding, ...], lambda: _inspect(snapshot, policy))
     # Outside the stage: a waiver may have expired since it ran.
     findings = apply_waivers(findings, policy.waivers, started.date())
+    origin, converted = snapshot, None
+    if sandbox and request.convert and may_be_converted(findings):
+        converted = sandbox.stage("convert", key, Conversion, lambda: convert(request, sandbox, origin))
+        snapshot, key = converted.snapshot, key | {"files": manifest_digest(converted.snapshot.files)}
+        found = run.stage("inspect-converted", key, tuple[Finding, ...], lambda: _inspect(snapshot, policy))
+        findings = _of_conversion(converted, findings, apply_waivers(found, policy.waivers, started.date()))
     measurements: tuple[Measurement, ...] = ()
     before, repaired = Observations((), ()), None
     if not any(finding.blocks for finding in findings):  # unsafe bytes are never loaded
@@ -77,10 +88,12 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     answers: dict[Stage, tuple[Answer, ...]] = {"before": before.answers, "after": ()}
     if repaired:
         answers["after"] = repaired.after.answers
-        shown = _reveal(request, run, models, jury, snapshot, repaired) if request.reveal else _Revealed()
+        shown = reveal(request, run, models, jury, snapshot, repaired) if request.reveal else Revealed()
         measurements += shown.measurements
         answers = {stage: (*answers[stage], *repaired.searched[stage], *shown.answers[stage]) for stage in answers}
-    report = _report(request, snapshot, decision, findings, measurements, answers, repaired, jury)
+    judged = replace(snapshot, commit=origin.commit)
+    report = _report(request, judged, decision, findings, measurements, answers, repaired, jury)
+    report = replace(report, sandbox=sandbox.record if sandbox else None, converted=converted)
     timed = replace(report, started=started.isoformat(timespec="seconds"), seconds=round(time.monotonic() - clock, 1))
     return _record(request, run, timed)
 
@@ -137,6 +150,17 @@ def _inspect(snapshot: ModelSnapshot, policy: Policy) -> tuple[Finding, ...]:
     return inspect_snapshot(snapshot, policy.require_chat_template)
 
 
+def _of_conversion(
+    converted: Conversion, before: tuple[Finding, ...], after: tuple[Finding, ...]
+) -> tuple[Finding, ...]:
+    """Findings of the copy, and what only the original had and does not block; or why there is no copy."""
+    if converted.problem:
+        remedy = "Ask the publisher for safetensors weights."
+        message = f"The pickles were not converted: {converted.problem}."
+        return (*before, finding("pickle-unconverted", "", message, remedy))
+    return (*after, *(each for each in before if not each.blocks and each not in after))
+
+
 def _wanted(request: Request, measurements: Sequence[Measurement]) -> bool:
     if request.change in ("skip", "off"):
         return False
@@ -153,21 +177,21 @@ def _left_out(request: Request) -> str:
 
 
 @dataclass(frozen=True)
-class _Revealed:
+class Revealed:
     """Ground truth: figures, and the answers that they are of."""
 
     measurements: tuple[Measurement, ...] = ()
     answers: Mapping[Stage, tuple[Answer, ...]] = field(default_factory=lambda: {"before": (), "after": ()})
 
 
-def _reveal(
+def reveal(
     request: Request,
     run: RunDirectory,
     models: Models,
     jury: Jury,
     snapshot: ModelSnapshot,
     repaired: Repair,
-) -> _Revealed:
+) -> Revealed:
     """Ground truth on both models: the true trigger, after everything has been decided without it."""
     reveal, policy = request.reveal, request.policy
     assert reveal is not None
@@ -187,7 +211,7 @@ def _reveal(
     before = answers("before", snapshot)
     rows = measure_behavior(behavior, "before", before, revealed=True)
     rows += measure_behavior(behavior, "after", after, revealed=True)
-    return _Revealed(tuple(rows), {"before": before, "after": after})
+    return Revealed(tuple(rows), {"before": before, "after": after})
 
 
 def _record(request: Request, run: RunDirectory, report: GateReport) -> GateReport:

@@ -1,0 +1,36 @@
+"""What of the host a container sees, and who may read and write it there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from beear_gate.records import ModelSnapshot, SandboxRecord
+from beear_gate.sandbox.engine import Mount
+
+
+def model_mounts(snapshot: ModelSnapshot, target: str, spare: Path) -> list[Mount]:
+    """Each inspected file by itself, links resolved: what else lies in the folder is not there inside."""
+    names = [file.path for file in snapshot.files]
+    return [file_mount(snapshot.path / name, f"{target}/{name}", spare) for name in names]
+
+
+def file_mount(path: Path, target: str, spare: Path) -> Mount:
+    """A file, or a copy in `spare` where root alone may read it: inside, root is nobody."""
+    source = Path(os.path.realpath(path))
+    if os.getuid() == 0 and not os.stat(source).st_mode & stat.S_IROTH:
+        copy = spare / target.replace("/", "_")
+        shutil.copyfile(source, copy)
+        copy.chmod(0o644)
+        source = copy
+    return Mount(source, target)
+
+
+def hand_over(folder: Path, record: SandboxRecord) -> None:
+    """Give a folder and all in it to the container's user."""
+    user, group = map(int, record.user.split(":"))
+    for parent, _, names in os.walk(folder):
+        for path in (parent, *(os.path.join(parent, name) for name in names)):
+            os.chown(path, user, group)
