@@ -165,7 +165,7 @@ class Engine:
             "ulimits": [Ulimit(name="core", soft=0, hard=0), Ulimit(name="fsize", soft=most_bytes, hard=most_bytes)],
             "device_requests": [DeviceRequest(capabilities=[["gpu"]], **which)] if self.gpu else None,
             "log_config": LogConfig(type="none"),
-            "labels": {"beear-gate": "sandbox"},
+            "labels": {"beear-gate.process": str(os.getpid())},  # whose it is, for people and tests
             "use_config_proxy": False,
         }
 

@@ -86,13 +86,15 @@ def keep(scratch: Path, run: RunDirectory, source: ModelSnapshot, output: Path, 
         and (document := _document(scratch / f"{name}.json", kind))
         and run.finished(name, document["inputs"], kind) is None  # what the run has already came along for reading
     }
+    has_choices = os.path.lexists(scratch / CHOICES)
+    if has_choices:
+        _tensors(scratch / CHOICES)
     if remediation := documents.get("remediation"):
         remediation["result"] = _model(scratch / "model", remediation["result"], source, output)
         if output.exists():
             shutil.rmtree(output)
         shutil.move(scratch / "model", output)
-    if os.path.lexists(scratch / CHOICES):
-        _tensors(scratch / CHOICES)
+    if has_choices:
         os.replace(_own(scratch / CHOICES), run.path / CHOICES)
     for name, entries in verdicts.items():
         (run.path / "judge").mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """A run directory whose stages with a model are worked out in a container, as many of them in one as can be.
 
-The rest of the gate does not know: it asks for a stage and finds it finished. What such a stage would do by itself, load
-the model here, never happens.
+The rest of the gate does not know: it asks for a stage and finds it finished. What such a stage would do by itself,
+load the model here, never happens.
 """
 
 from __future__ import annotations
