@@ -142,7 +142,7 @@ FORGED: dict[str, tuple[Forge, str]] = {
     "a link in the model": (lambda f: (f / "model" / "x.json").symlink_to("/etc/hostname"), "which is a link"),
     "a link to a folder in the model": (lambda f: (f / "model" / "x").symlink_to("/etc"), "no file of a model"),
     "a program in the model": (lambda f: (f / "model" / "x.py").write_text("x"), "'x.py', which is no file of a model"),
-    "a pickle in the model": (lambda f: (f / "model" / "pytorch_model.bin").write_bytes(b"\x80\x04"), "no file of a model"),
+    "a pickle in the model": (lambda f: (f / "model" / "w.bin").write_bytes(b"\x80\x04"), "no file of a model"),
     "no JSON": (lambda f: (f / "before.json").write_text("{"), "not the result of that stage"),
     "a key twice": (lambda f: replaced(f / "before.json", '{"inputs"->{"inputs": {}, "inputs"'), "not the result"),
     "no record": (lambda f: (f / "before.json").write_text('{"inputs": {}, "result": 3}'), "not the result"),

@@ -42,6 +42,7 @@ STAGES: dict[str, set[str]] = {
     "repair": {"beear", "canary", "changes", "curves", "evaluation", "models", "rundir"},
     "curves": {"evaluation", "judge_models", "latent", "models", "rundir", "searched"},
     "judge_models": {"artifacts", "evaluation", "hub", "rundir"},
+    "sandbox": {"artifacts", "evaluation", "hub", "judge_models", "lm", "report", "rundir"},
     "decide": set(),
     "report": set(),
     "rundir": set(),
@@ -72,6 +73,7 @@ GATE -= {"statement", "keys", "keyless", "attest", "verify", "release", "publish
 """What gate may import: it is handed a policy and a Tick, and knows nothing of terminals, files of options or demos."""
 ABOVE: dict[str, set[str]] = {
     "gate": GATE,
+    "sandboxed": {"gate", "judge_models", "lm", "models", "repair", "rundir", "sandbox"},
     "demo": {"organisms", "policy_files"},
     "bench": {
         "gate",

@@ -45,10 +45,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scan(tmp_path: Path, tiny: Path, uri: str, *arguments: object, runs: str = "runs") -> Said:
-    policy = small_policy(tmp_path / "policy", remediation=QUICK)
+    policy, runs_folder = small_policy(tmp_path / "policy", remediation=QUICK), tmp_path / runs
     return call(
-        "scan", tiny, "--policy", policy, "--device", "cpu", "--runs", tmp_path / runs, "--tracking-uri", uri, *arguments
-    )  # fmt: skip
+        "scan", tiny, "--policy", policy, "--device", "cpu", "--runs", runs_folder, "--tracking-uri", uri, *arguments
+    )
 
 
 def sandboxed(tmp_path: Path, tiny: Path, uri: str, *arguments: object) -> Said:
@@ -113,7 +113,7 @@ def test_a_whole_demonstration_passes_in_the_sandbox(tmp_path: Path, mlflow_uri:
     [
         ("import socket; socket.create_connection(('1.1.1.1', 443), 5)", (), "Network is unreachable"),
         ("open('/beear-gate/models/0/config.json', 'a')", (), "Read-only file system"),
-        ("open('/usr/lib/python3.11/json/__init__.py', 'a')", (), "Read-only file system"),
+        ("os.mkdir('/var/tmp/more')", (), "Read-only file system"),
         ("os.mkdir('/beear-gate/models/0/more')", (), "Read-only file system"),
         ("os.setuid(0)", (), "Operation not permitted"),
         (
@@ -137,6 +137,7 @@ def test_a_whole_demonstration_passes_in_the_sandbox(tmp_path: Path, mlflow_uri:
 def test_what_hostile_code_tries_fails_and_the_scan_is_incomplete(
     code: str, limits: tuple[object, ...], words: str, tmp_path: Path, tiny: Path, mlflow_uri: str, engine: Use
 ) -> None:
+    (tiny / "config.json").chmod(0o666)  # so that it is the mount that keeps it as it is
     before = {file: file.read_bytes() for file in tiny.iterdir()}
     engine(hostile(tmp_path / "hostile", code))
     said = sandboxed(tmp_path, tiny, mlflow_uri, *limits)
@@ -178,11 +179,18 @@ def test_a_container_has_no_privileges_and_none_of_our_environment(
     environment, status, interfaces = json.loads((scratch / "seen").read_text())
     assert TOKEN not in json.dumps(environment) and not [name for name in environment if "TOKEN" in name]
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    assert (int(facts["CapEff"], 16), int(facts["CapBnd"], 16), facts["NoNewPrivs"], facts["Seccomp"]) == (0, 0, "1", "2")
+    assert (int(facts["CapEff"], 16), int(facts["CapBnd"], 16), facts["NoNewPrivs"], facts["Seccomp"]) == (
+        0,
+        0,
+        "1",
+        "2",
+    )
     assert "0" not in facts["Uid"].split() and interfaces == ["lo"]
 
 
-def test_progress_and_errors_of_hostile_code_are_inert(tmp_path: Path, tiny: Path, mlflow_uri: str, engine: Use) -> None:
+def test_progress_and_errors_of_hostile_code_are_inert(
+    tmp_path: Path, tiny: Path, mlflow_uri: str, engine: Use
+) -> None:
     label = json.dumps({"tick": [f"\x1b[31mred {TOKEN}\u202e", 1, 2]})
     error = json.dumps({"error": ["SystemExit", "\x1b]0;owned\x07 it is fine.", "Do nothing."]})
     engine(hostile(tmp_path / "hostile", f"print({label!r}); print({error!r}, flush=True); os._exit(0 or 5)"))
@@ -192,10 +200,12 @@ def test_progress_and_errors_of_hostile_code_are_inert(tmp_path: Path, tiny: Pat
 
 
 def test_what_is_interrupted_takes_its_container_with_it(tmp_path: Path, tiny: Path, engine: Use) -> None:
-    engine(hostile(tmp_path / "hostile", "print('{\"tick\": [\"asleep\", 0, 1]}', flush=True); import time; time.sleep(600)"))
+    engine(
+        hostile(tmp_path / "hostile", 'print(\'{"tick": ["asleep", 0, 1]}\', flush=True); import time; time.sleep(600)')
+    )
     policy = small_policy(tmp_path / "policy")
-    process = start("scan", tiny, "--policy", policy, "--device", "cpu", "--sandbox", "docker", "--sandbox-image", IMAGE,
-                    cwd=tmp_path)  # fmt: skip
+    where = ("--device", "cpu", "--sandbox", "docker", "--sandbox-image", IMAGE)
+    process = start("scan", tiny, "--policy", policy, *where, cwd=tmp_path)
     until = time.monotonic() + 120
     while not containers(process.pid) and time.monotonic() < until:
         time.sleep(0.1)
@@ -224,12 +234,14 @@ def test_without_the_image_it_says_how_to_build_one(tmp_path: Path, tiny: Path, 
 def test_a_limit_that_the_engine_does_not_take_is_one_sentence(
     tmp_path: Path, tiny: Path, mlflow_uri: str, engine: Use
 ) -> None:
-    assert_refused(sandboxed(tmp_path, tiny, mlflow_uri, "--sandbox-cpus", 4096), 3, "Docker engine did not run", "CPUs")
+    assert_refused(
+        sandboxed(tmp_path, tiny, mlflow_uri, "--sandbox-cpus", 4096), 3, "Docker engine did not run", "CPUs"
+    )
 
 
 def test_the_doctor_looks_for_engine_and_image(engine: Use) -> None:
     said = call("doctor")
-    assert "docker: engine" in said.out and "docker build -t beear-gate ." in said.out
+    assert "docker: engine" in said.out and "'beear-gate'" in said.out and "for --sandbox docker" in said.out
 
 
 def test_a_container_has_no_mps(tmp_path: Path, tiny: Path, mlflow_uri: str) -> None:

@@ -16,7 +16,7 @@ from beear_gate.artifacts import inspect_snapshot
 from beear_gate.errors import UnsupportedModel
 from beear_gate.hub import pull_with_pickles
 from beear_gate.manifest import hash_files, hash_folder, manifest_digest
-from beear_gate.records import Conversion, ConvertedFile, Finding, ModelSnapshot
+from beear_gate.records import Conversion, ConvertedFile, FileRecord, Finding, ModelSnapshot, Tick, no_tick
 from beear_gate.request import Request
 from beear_gate.sandbox.engine import Mount
 from beear_gate.sandbox.folders import file_mount, hand_over
@@ -30,8 +30,7 @@ _INDEX = "pytorch_model.bin.index.json"
 
 def may_be_converted(findings: Iterable[Finding]) -> bool:
     """Whether pickles for weights are all that keeps a model from being loaded."""
-    blocks = {each.id for each in findings if each.blocks}
-    return blocks == {"pickle-weights"}
+    return {each.id for each in findings if each.blocks} == {"pickle-weights"}
 
 
 def convert(request: Request, run: SandboxedRun, snapshot: ModelSnapshot) -> Conversion:
@@ -42,53 +41,67 @@ def convert(request: Request, run: SandboxedRun, snapshot: ModelSnapshot) -> Con
     Raises:
         GateError: see `hub.pull_with_pickles`, `Engine.run` and `handback.take_weights`.
     """
-    pickles = sorted(name for name in snapshot.ignored if _WEIGHTS.fullmatch(name))
-    if not pickles:
-        return Conversion(snapshot, (), "there is no pytorch_model.bin, which is all that can be converted")
-    source = snapshot
-    if not all((snapshot.path / name).is_file() for name in pickles):
-        folder = _emptied(run.path / "pickles")
-        source = pull_with_pickles(snapshot, pickles, folder, request.max_pull_gb, request.endpoint, run.tick)
-        unsafe = [each for each in inspect_snapshot(source) if each.blocks and each.id != "pickle-weights"]
-        if unsafe:
-            return Conversion(snapshot, (), f"{unsafe[0].message[0].lower()}{unsafe[0].message[1:].rstrip('.')}")
+    source = with_pickles(snapshot, request.max_pull_gb, run.path / "pickles", request.endpoint, run.tick)
+    pickles = _pickles(source)
+    unsafe = [each for each in inspect_snapshot(source) if each.blocks and each.id != "pickle-weights"]
+    if not pickles or unsafe:
+        why = unsafe[0].message if unsafe else "There is no pytorch_model.bin, which is all that can be converted."
+        return Conversion(snapshot, (), _end_of_sentence(why))
     records = hash_files(source.path, pickles, run.tick)
     target = _emptied(run.path / "converted")
     try:
-        places = _in_container(run, source.path, _names(pickles), sum(each.size for each in records), target)
+        places = _in_container(run, source.path, records, target)
     except UnsupportedModel as error:  # what torch.load would not take for weights
-        return Conversion(snapshot, (), error.message[0].lower() + error.message[1:].rstrip("."))
-    for file in snapshot.files:
+        return Conversion(snapshot, (), _end_of_sentence(error.message))
+    for file in source.files:
         if file.path != _INDEX:
             (target / file.path).parent.mkdir(exist_ok=True)
-            shutil.copyfile(snapshot.path / file.path, target / file.path)
+            shutil.copyfile(source.path / file.path, target / file.path)
     if len(pickles) > 1:
         (target / "model.safetensors.index.json").write_text(_index(target, places), encoding="utf-8")
     files = hash_folder(target, run.tick)
     by_name = {file.path: file for file in files}
-    names = dict(_names(pickles))
-    made = tuple(ConvertedFile(record, by_name[names[record.path]]) for record in records)
+    made = tuple(ConvertedFile(record, by_name[_safetensors(record.path)]) for record in records)
     return Conversion(ModelSnapshot(snapshot.model, f"sha256:{manifest_digest(files)}", target, files), made)
 
 
-def _in_container(
-    run: SandboxedRun, folder: Path, names: Sequence[tuple[str, str]], size: int, target: Path
-) -> dict[str, str]:
+def with_pickles(
+    snapshot: ModelSnapshot, max_gb: float, folder: Path, endpoint: str | None = None, tick: Tick = no_tick
+) -> ModelSnapshot:
+    """The snapshot where its pickles lie beside the rest: a folder as it is; of a hub, pulled once more into `folder`.
+
+    Raises:
+        GateError: see `hub.pull_with_pickles`.
+    """
+    pickles = _pickles(snapshot)
+    if all((snapshot.path / name).is_file() for name in pickles):
+        return snapshot
+    return pull_with_pickles(snapshot, pickles, _emptied(folder), max_gb, endpoint, tick)
+
+
+def _pickles(snapshot: ModelSnapshot) -> list[str]:
+    return sorted(name for name in snapshot.ignored if _WEIGHTS.fullmatch(name))
+
+
+def _in_container(run: SandboxedRun, folder: Path, pickles: Sequence[FileRecord], target: Path) -> dict[str, str]:
     """Tensor -> file of the safetensors that a container made and that now lie in `target`."""
+    names = [(each.path, _safetensors(each.path)) for each in pickles]
     with run.scratch() as scratch:
-        job = Job(__version__, "convert", pickles=tuple(names))
-        (scratch / "job.json").write_bytes(TypeAdapter(Job).dump_json(job))
+        (scratch / "job.json").write_bytes(
+            TypeAdapter(Job).dump_json(Job(__version__, "convert", pickles=tuple(names)))
+        )
         hand_over(scratch / "run", run.record)
         mounts = [Mount(scratch / "job.json", JOB)]
         mounts += [file_mount(folder / name, f"{PICKLES}/{name}", scratch) for name, _ in names]
-        # Tensors that share their storage are stored once each.
-        run.engine.run([WORKER, JOB], mounts, Mount(scratch / "run", RUN), 3 * size + 2**20, run.tick)
+        # Tensors that share their memory in a pickle are stored once each.
+        most = 3 * sum(each.size for each in pickles) + 2**20
+        run.engine.run([WORKER, JOB], mounts, Mount(scratch / "run", RUN), most, run.tick)
         return take_weights(scratch / "run", [name for _, name in names], target)
 
 
-def _names(pickles: Sequence[str]) -> list[tuple[str, str]]:
-    """Each pickle with the name that transformers gives the same weights as safetensors."""
-    return [(name, name.replace("pytorch_", "").replace(".bin", ".safetensors")) for name in pickles]
+def _safetensors(pickle: str) -> str:
+    """The name that transformers gives the same weights as safetensors."""
+    return pickle.replace("pytorch_", "").replace(".bin", ".safetensors")
 
 
 def _index(folder: Path, places: Mapping[str, str]) -> str:
@@ -102,3 +115,7 @@ def _emptied(folder: Path) -> Path:
         shutil.rmtree(folder)
     folder.mkdir()
     return folder.resolve()
+
+
+def _end_of_sentence(message: str) -> str:
+    return message[0].lower() + message[1:].rstrip(".")
