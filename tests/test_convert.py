@@ -15,7 +15,7 @@ import yaml
 from docker_engine import IMAGE, Use, containers, engine
 from gate_runs import Said, assert_refused, call, only_run, read_evidence, row, small_policy
 from hub_server import Hub, running_hub
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from safetensors.torch import load_file
 from tiny_judges import talking_judge
 

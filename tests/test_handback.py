@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from beear_gate.errors import IncompleteError
 from beear_gate.evaluation.ledger import Entry
@@ -107,14 +108,25 @@ def config(folder: Path) -> None:
     describe(folder)
 
 
-def weights(folder: Path, change: Callable[..., dict[str, object]]) -> None:
+def weights(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
     file = folder / "model" / "model.safetensors"
     save_file(change(load_file(file)), file)
     describe(folder)
 
 
-def replaced(path: Path, text: str) -> None:
-    path.write_text(path.read_text().replace(*text.split("->")))
+def replaced(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(old, new))
+
+
+def instead(path: Path, make: Callable[[Path], object]) -> None:
+    """Something else under the name of a file or folder, which goes to `elsewhere`."""
+    path.rename(path.parent.parent / "elsewhere")
+    make(path)
+
+
+def one_more(folder: Path) -> None:
+    (folder / "model" / "generation_config.json").write_text("{}")
+    describe(folder)
 
 
 FORGED: dict[str, tuple[Forge, str]] = {
@@ -122,21 +134,18 @@ FORGED: dict[str, tuple[Forge, str]] = {
     "a folder that no stage writes": (lambda f: (f / "figures").mkdir(), "'figures', which no stage writes"),
     "a report": (lambda f: (f / "report.json").write_text("{}"), "'report.json', which no stage writes"),
     "a link in place of a result": (
-        lambda f: ((f / "before.json").unlink(), (f / "before.json").symlink_to("/etc/hostname")),
+        lambda f: instead(f / "before.json", lambda path: path.symlink_to("/etc/hostname")),
         "'before.json', which is a link",
     ),
     "a second name for a file": (lambda f: os.link(f / "before.json", f / "after.json"), "which is a link"),
-    "a pipe in place of a result": (
-        lambda f: ((f / "before.json").unlink(), os.mkfifo(f / "before.json")),
-        "no ordinary file",
-    ),
-    "a pipe in place of tensors": (lambda f: ((f / CHOICES).unlink(), os.mkfifo(f / CHOICES)), "no ordinary file"),
+    "a pipe in place of a result": (lambda f: instead(f / "before.json", os.mkfifo), "no ordinary file"),
+    "a pipe in place of tensors": (lambda f: instead(f / CHOICES, os.mkfifo), "no ordinary file"),
     "a link in place of the model": (
-        lambda f: ((f / "model").rename(f.parent / "m"), (f / "model").symlink_to(f.parent / "m")),
+        lambda f: instead(f / "model", lambda path: path.symlink_to("../elsewhere")),
         "'model', which is no folder",
     ),
     "a link in place of verdicts": (
-        lambda f: (shutil.rmtree(f / "judge"), (f / "judge").symlink_to("/etc")),
+        lambda f: instead(f / "judge", lambda path: path.symlink_to("../elsewhere")),
         "'judge', which is no folder",
     ),
     "a link in the model": (lambda f: (f / "model" / "x.json").symlink_to("/etc/hostname"), "which is a link"),
@@ -144,11 +153,11 @@ FORGED: dict[str, tuple[Forge, str]] = {
     "a program in the model": (lambda f: (f / "model" / "x.py").write_text("x"), "'x.py', which is no file of a model"),
     "a pickle in the model": (lambda f: (f / "model" / "w.bin").write_bytes(b"\x80\x04"), "no file of a model"),
     "no JSON": (lambda f: (f / "before.json").write_text("{"), "not the result of that stage"),
-    "a key twice": (lambda f: replaced(f / "before.json", '{"inputs"->{"inputs": {}, "inputs"'), "not the result"),
+    "a key twice": (lambda f: replaced(f / "before.json", '{"inputs"', '{"inputs": {}, "inputs"'), "not the result"),
     "no record": (lambda f: (f / "before.json").write_text('{"inputs": {}, "result": 3}'), "not the result"),
     "a list": (lambda f: (f / "before.json").write_text("[]"), "not the result"),
-    "a key more": (lambda f: replaced(f / "before.json", '{"inputs"->{"x": 1, "inputs"'), "not the result"),
-    "inputs that are no texts": (lambda f: replaced(f / "before.json", '"1"->1'), "not the result"),
+    "a key more": (lambda f: replaced(f / "before.json", '{"inputs"', '{"x": 1, "inputs"'), "not the result"),
+    "inputs that are no texts": (lambda f: replaced(f / "before.json", '"1"', "1"), "not the result"),
     "JSON without an end": (lambda f: (f / "before.json").write_text("[" * 100_000), "not the result"),
     "no model": (lambda f: shutil.rmtree(f / "model"), "'model', which is no folder or not there"),
     "other weights than were hashed": (
@@ -156,10 +165,7 @@ FORGED: dict[str, tuple[Forge, str]] = {
         "not the one that its digests name",
     ),
     "another configuration": (config, "'config.json' is not the original's"),
-    "a file more": (
-        lambda f: ((f / "model" / "generation_config.json").write_text("{}"), describe(f)),
-        "'generation_config.json' is not the original's",
-    ),
+    "a file more": (one_more, "'generation_config.json' is not the original's"),
     "a tensor more": (
         lambda f: weights(f, lambda t: {**t, "more": t["model.norm.weight"].clone()}),
         "'more' has no counterpart",

@@ -25,7 +25,7 @@ from gate_runs import (
     small_policy,
     start,
 )
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from beear_gate.errors import IncompleteError
 from beear_gate.records import no_tick
