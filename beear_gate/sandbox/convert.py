@@ -41,7 +41,16 @@ def convert(request: Request, run: SandboxedRun, snapshot: ModelSnapshot) -> Con
     Raises:
         GateError: see `hub.pull_with_pickles`, `Engine.run` and `handback.take_weights`.
     """
-    source = with_pickles(snapshot, request.max_pull_gb, run.path / "pickles", request.endpoint, run.tick)
+    pulled = run.path / "pickles"
+    try:
+        source = with_pickles(snapshot, request.max_pull_gb, pulled, request.endpoint, run.tick)
+        return _converted(run, snapshot, source)
+    finally:  # so that nobody loads, keeps or publishes them with the run
+        shutil.rmtree(pulled, ignore_errors=True)
+
+
+def _converted(run: SandboxedRun, snapshot: ModelSnapshot, source: ModelSnapshot) -> Conversion:
+    """Scanned, converted, and put together with the other files; `source` has the pickles beside them."""
     pickles = _pickles(source)
     unsafe = [each for each in inspect_snapshot(source) if each.blocks and each.id != "pickle-weights"]
     if not pickles or unsafe:

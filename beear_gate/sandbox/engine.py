@@ -109,7 +109,7 @@ class Engine:
     def _watch(self, container: Container, output: Output, folder: Path, most_bytes: int) -> None:
         """Start it, hand on its progress, and stop it where it goes beyond a limit."""
         stream = container.attach(stream=True, demux=True, logs=False)
-        reader = threading.Thread(target=output.read, args=(stream,), daemon=True)
+        reader = threading.Thread(target=_read, args=(output, stream), daemon=True)
         reader.start()
         container.start()
         deadline = time.monotonic() + self.record.minutes * 60
@@ -176,7 +176,13 @@ class Engine:
             info: Mapping[str, Any] = self._client.info()
         except (DockerException, OSError) as error:
             raise _no_engine() from error
-        if not any(each.startswith("name=seccomp") and "unconfined" not in each for each in info["SecurityOptions"]):
+        options: list[str] = info.get("SecurityOptions") or []
+        if mapped := [each for each in options if each.startswith(("name=rootless", "name=userns"))]:
+            raise IncompleteError(
+                f"The Docker engine maps users ({mapped[0]}), so its containers can neither read the model nor write.",
+                "Use an engine without user namespaces; inside, the model runs as an ordinary user anyway.",
+            )
+        if not any(each.startswith("name=seccomp") and "unconfined" not in each for each in options):
             raise IncompleteError(
                 "The Docker engine confines no system calls (it has no seccomp profile), so it makes no sandbox.",
                 "Use an engine with its default seccomp profile.",
@@ -215,6 +221,12 @@ def _no_engine() -> IncompleteError:
         "No Docker engine answers, and --sandbox docker needs one.",
         "Start it, or set DOCKER_HOST; `beear-gate doctor` says whether one is found.",
     )
+
+
+def _read(output: Output, stream: Any) -> None:
+    """Until the streams end; a connection that breaks is seen by whoever asks how the container is."""
+    with suppress(Exception):
+        output.read(stream)
 
 
 def _gpu(device: str) -> str:
