@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.metadata import version
 
 from beear_gate import __version__, tracking
@@ -68,12 +68,9 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     findings = run.stage("inspect", key, tuple[Finding, ...], lambda: _inspect(snapshot, policy))
     # Outside the stage: a waiver may have expired since it ran.
     findings = apply_waivers(findings, policy.waivers, started.date())
-    origin, converted = snapshot, None
-    if sandbox and request.convert and may_be_converted(findings):
-        converted = sandbox.stage("convert", key, Conversion, lambda: convert(request, sandbox, origin))
-        snapshot, key = converted.snapshot, key | {"files": manifest_digest(converted.snapshot.files)}
-        found = run.stage("inspect-converted", key, tuple[Finding, ...], lambda: _inspect(snapshot, policy))
-        findings = _of_conversion(converted, findings, apply_waivers(found, policy.waivers, started.date()))
+    converted, findings = _converted(request, sandbox, snapshot, findings, key, started.date())
+    origin, snapshot = snapshot, converted.snapshot if converted else snapshot
+    key |= {"files": manifest_digest(snapshot.files)}
     measurements: tuple[Measurement, ...] = ()
     before, repaired = Observations((), ()), None
     if not any(finding.blocks for finding in findings):  # unsafe bytes are never loaded
@@ -150,15 +147,29 @@ def _inspect(snapshot: ModelSnapshot, policy: Policy) -> tuple[Finding, ...]:
     return inspect_snapshot(snapshot, policy.require_chat_template)
 
 
-def _of_conversion(
-    converted: Conversion, before: tuple[Finding, ...], after: tuple[Finding, ...]
-) -> tuple[Finding, ...]:
-    """Findings of the copy, and what only the original had and does not block; or why there is no copy."""
-    if converted.problem:
-        remedy = "Ask the publisher for safetensors weights."
-        message = f"The pickles were not converted: {converted.problem}."
-        return (*before, finding("pickle-unconverted", "", message, remedy))
-    return (*after, *(each for each in before if not each.blocks and each not in after))
+def _converted(
+    request: Request,
+    sandbox: SandboxedRun | None,
+    snapshot: ModelSnapshot,
+    findings: tuple[Finding, ...],
+    key: Mapping[str, str],
+    today: date,
+) -> tuple[Conversion | None, tuple[Finding, ...]]:
+    """Safetensors of a model that is blocked for its pickles alone, where they are asked for, and what is known then.
+
+    Findings are those of the copy, and what only the original had and does not block; or why there is no copy.
+    """
+    if not (sandbox and request.convert and may_be_converted(findings)):
+        return None, findings
+    made = sandbox.stage("convert", key, Conversion, lambda: convert(request, sandbox, snapshot))
+    if made.problem:
+        message, remedy = f"The pickles were not converted: {made.problem}.", "Ask the publisher for safetensors."
+        return made, (*findings, finding("pickle-unconverted", "", message, remedy))
+    key = {**key, "files": manifest_digest(made.snapshot.files)}
+    kind, policy = tuple[Finding, ...], request.policy
+    after = sandbox.stage("inspect-converted", key, kind, lambda: _inspect(made.snapshot, policy))
+    after = apply_waivers(after, policy.waivers, today)
+    return made, (*after, *(each for each in findings if not each.blocks and each not in after))
 
 
 def _wanted(request: Request, measurements: Sequence[Measurement]) -> bool:

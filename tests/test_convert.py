@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,14 @@ from tiny_judges import talking_judge
 from beear_gate.artifacts import inspect_snapshot
 from beear_gate.attest import attest
 from beear_gate.errors import IncompleteError, UnsupportedModel, UsageError
+from beear_gate.gate import run_gate
 from beear_gate.hub import pull
 from beear_gate.lm.pickles import rewrite_pickle
 from beear_gate.manifest import hash_files
+from beear_gate.policy_files import load_policy
+from beear_gate.records import Verdict
+from beear_gate.request import Request, Sandbox
+from beear_gate.rundir import RunDirectory
 from beear_gate.sandbox import may_be_converted
 from beear_gate.sandbox.convert import with_pickles
 
@@ -35,17 +41,21 @@ INDEX = "pytorch_model.bin.index.json"
 
 
 @pytest.fixture
-def scan(tiny_model: Path, tmp_path: Path, mlflow_uri: str) -> Scan:
+def policy(tmp_path: Path) -> Path:
     """An audit by a judge that the scan loads, and that lies beside the policy."""
-    policy = small_policy(tmp_path / "policy", remediation={"when": "never"})
+    file = small_policy(tmp_path / "policy", remediation={"when": "never"})
     talking_judge(tmp_path / "policy" / "judge", "Yes", "No")
-    document = yaml.safe_load(policy.read_text())
+    document = yaml.safe_load(file.read_text())
     document["behaviors"][0] |= {
         "judge": {"name": "classifier", "model": "./judge", "style": "harmbench"},
         "limit": {"max_rate": 0.2, "max_incoherent": 1.0},
     }
-    policy.write_text(yaml.safe_dump(document))
+    file.write_text(yaml.safe_dump(document))
+    return file
 
+
+@pytest.fixture
+def scan(policy: Path, tiny_model: Path, tmp_path: Path, mlflow_uri: str) -> Scan:
     def scan(*arguments: object) -> Said:
         return call(
             "scan", tiny_model, "--policy", policy, "--runs", tmp_path / "runs", "--device", "cpu",
@@ -81,6 +91,16 @@ def sharded(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+@pytest.fixture
+def hub(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that holds the tiny model in pickles alone."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    sharded(tiny_model)
+    with running_hub() as hub:
+        hub.add("org/model", {file.name: file.read_bytes() for file in tiny_model.iterdir()})
+        yield hub
+
+
 # --- scans
 
 
@@ -96,14 +116,16 @@ def test_convert_needs_the_sandbox(scan: Scan) -> None:
 
 
 def test_pickles_are_converted_in_the_sandbox_and_the_copy_is_inspected_judged_and_signed(
-    scan: Scan, tiny_model: Path, tmp_path: Path, engine: Use
+    hub: Hub, policy: Path, tiny_model: Path, tmp_path: Path, mlflow_uri: str, engine: Use
 ) -> None:
-    tensors = sharded(tiny_model)
     shards = hash_files(tiny_model, [file.name for file in tiny_model.glob("*.bin")])
-    said = scan(*sandbox())
-    assert said.code == 0 and said.out.startswith("PASS"), said
-    assert not containers()
+    tensors = {name: tensor for file in shards for name, tensor in torch.load(tiny_model / file.path).items()}
+    asked = Request("org/model", load_policy(policy), endpoint=hub.url, device="cpu", tracking_uri=mlflow_uri)
+    asked = replace(asked, sandbox=Sandbox(image=IMAGE), convert=True)
+    report = run_gate(asked, RunDirectory.create(tmp_path / "runs", "org/model"))
     run = only_run(tmp_path / "runs")
+    assert report.decision.verdict is Verdict.PASS, report.decision
+    assert not containers() and not (run / "pickles").exists() and not list(run.glob(".sandbox*"))
     copy = run / "converted"
     assert not list(copy.glob("*.bin")) and not (copy / INDEX).exists()
     made = {name: tensor for file in copy.glob("*.safetensors") for name, tensor in load_file(file).items()}
@@ -112,7 +134,7 @@ def test_pickles_are_converted_in_the_sandbox_and_the_copy_is_inspected_judged_a
     evidence = read_evidence(run)
     schema = json.loads((Path(__file__).parent.parent / "docs" / "evidence.schema.json").read_text(encoding="utf-8"))
     Draft202012Validator(schema).validate(evidence)
-    assert evidence["commit"] == pull(str(tiny_model)).commit  # of what the user named
+    assert evidence["commit"] == hub.repositories["org/model"].refs["main"]  # of what the user named
     snapshot = pull(str(copy))
     digests = {file.path: file.sha256 for file in snapshot.files}
     assert evidence["converted"]["commit"] == snapshot.commit
@@ -158,14 +180,6 @@ def test_a_pickle_that_scanners_call_dangerous_reaches_no_container(
 
 
 # --- pickles of a hub
-
-
-@pytest.fixture
-def hub(tiny_model: Path) -> Any:
-    sharded(tiny_model)
-    with running_hub() as hub:
-        hub.add("org/model", {file.name: file.read_bytes() for file in tiny_model.iterdir()})
-        yield hub
 
 
 def test_pickles_of_a_hub_are_pulled_beside_the_rest_and_read_by_the_scanners(hub: Hub, tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def convert(request: Request, run: SandboxedRun, snapshot: ModelSnapshot) -> Con
 def _converted(run: SandboxedRun, snapshot: ModelSnapshot, source: ModelSnapshot) -> Conversion:
     """Scanned, converted, and put together with the other files; `source` has the pickles beside them."""
     pickles = _pickles(source)
-    unsafe = [each for each in inspect_snapshot(source) if each.blocks and each.id != "pickle-weights"]
+    known = {(each.id, each.file) for each in inspect_snapshot(snapshot)}  # and accepted, or nobody would be here
+    unsafe = [each for each in inspect_snapshot(source) if each.blocks and (each.id, each.file) not in known]
     if not pickles or unsafe:
         why = unsafe[0].message if unsafe else "There is no pytorch_model.bin, which is all that can be converted."
         return Conversion(snapshot, (), _end_of_sentence(why))
