@@ -9,8 +9,6 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from beear_gate import __version__
 from beear_gate.artifacts import inspect_snapshot
 from beear_gate.errors import UnsupportedModel
@@ -19,7 +17,7 @@ from beear_gate.manifest import hash_files, hash_folder, manifest_digest
 from beear_gate.records import Conversion, ConvertedFile, FileRecord, Finding, ModelSnapshot, Tick, no_tick
 from beear_gate.request import Request
 from beear_gate.sandbox.engine import Mount
-from beear_gate.sandbox.folders import file_mount, hand_over
+from beear_gate.sandbox.folders import file_mount, hand_over, job_mount
 from beear_gate.sandbox.handback import take_weights
 from beear_gate.sandbox.job import JOB, PICKLES, RUN, Job
 from beear_gate.sandbox.stages import WORKER, SandboxedRun
@@ -97,11 +95,8 @@ def _in_container(run: SandboxedRun, folder: Path, pickles: Sequence[FileRecord]
     """Tensor -> file of the safetensors that a container made and that now lie in `target`."""
     names = [(each.path, _safetensors(each.path)) for each in pickles]
     with run.scratch() as scratch:
-        (scratch / "job.json").write_bytes(
-            TypeAdapter(Job).dump_json(Job(__version__, "convert", pickles=tuple(names)))
-        )
+        mounts = [job_mount(Job(__version__, "convert", pickles=tuple(names)), scratch)]
         hand_over(scratch / "run", run.record)
-        mounts = [Mount(scratch / "job.json", JOB)]
         mounts += [file_mount(folder / name, f"{PICKLES}/{name}", scratch) for name, _ in names]
         # Tensors that share their memory in a pickle are stored once each.
         most = 3 * sum(each.size for each in pickles) + 2**20

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from beear_gate.records import ModelSnapshot, SandboxRecord
 from beear_gate.sandbox.engine import Mount
+from beear_gate.sandbox.job import JOB, Job
+
+
+def job_mount(job: Job, folder: Path) -> Mount:
+    """What the container is told, written into a folder of the host that it does not see."""
+    file = folder / "job.json"
+    # In ASCII: prompts may hold half of a surrogate pair.
+    file.write_text(json.dumps(TypeAdapter(Job).dump_python(job, mode="json")), encoding="ascii")
+    file.chmod(0o644)  # whatever the umask
+    return Mount(file, JOB)
 
 
 def model_mounts(snapshot: ModelSnapshot, target: str, spare: Path) -> list[Mount]:

@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydantic import TypeAdapter
-
 from beear_gate import __version__
 from beear_gate.errors import GateError, IncompleteError
 from beear_gate.evaluation.model_judge import ledger_name
@@ -26,7 +24,7 @@ from beear_gate.records import Conversion, ModelSnapshot, Remediation, SandboxRe
 from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory, T
 from beear_gate.sandbox.engine import Engine, Mount
-from beear_gate.sandbox.folders import hand_over, model_mounts
+from beear_gate.sandbox.folders import hand_over, job_mount, model_mounts
 from beear_gate.sandbox.handback import CHOICES, RESULTS, keep, take
 from beear_gate.sandbox.job import JOB, MODELS, RUN, Goal, Job
 
@@ -84,11 +82,10 @@ class SandboxedRun(RunDirectory):
         inside = [replace(each, path=Path(MODELS, str(n))) for n, each in enumerate(self._snapshots)]
         source = self._snapshots[0]
         with self.scratch() as folder:
-            (folder / "job.json").write_text(self._job(goal, inside[0]), encoding="ascii")
+            mounts = [job_mount(self._job(goal, inside[0]), folder)]
             scratch = folder / "run"
             self._seed(scratch, inside)
             hand_over(scratch, self.record)
-            mounts = [Mount(folder / "job.json", JOB)]
             for number, each in enumerate(self._snapshots):
                 mounts += model_mounts(each, f"{MODELS}/{number}", folder)
             size = sum(file.size for file in source.files)
@@ -103,7 +100,7 @@ class SandboxedRun(RunDirectory):
                 raise
             take(*back)
 
-    def _job(self, goal: Goal, snapshot: ModelSnapshot) -> str:
+    def _job(self, goal: Goal, snapshot: ModelSnapshot) -> Job:
         request = replace(
             self.request,
             device=self.record.device,  # the one GPU that it was given, if any, whatever its number is outside
@@ -113,8 +110,7 @@ class SandboxedRun(RunDirectory):
             convert=False,
             reveal=self.request.reveal if goal == "reveal" else None,
         )
-        job = Job(__version__, goal, request, snapshot, self._key)
-        return json.dumps(TypeAdapter(Job).dump_python(job, mode="json"))
+        return Job(__version__, goal, request, snapshot, self._key)
 
     def _seed(self, scratch: Path, inside: list[ModelSnapshot]) -> None:
         """What is finished already goes along, with every model at its place inside."""
