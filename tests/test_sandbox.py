@@ -105,6 +105,33 @@ def test_a_whole_demonstration_passes_in_the_sandbox(tmp_path: Path, mlflow_uri:
     assert row(evidence, stage="after", condition="trigger", judge="marker", metric="asr")["value"] == 0
 
 
+DIES = """
+import os, threading, time
+def watch():
+    while not os.path.exists("/beear-gate/run/before.json"):
+        time.sleep(0.01)
+    os._exit(9)
+threading.Thread(target=watch, daemon=True).start()
+"""
+
+
+@pytest.mark.slow
+def test_what_a_container_that_died_had_finished_is_kept_and_the_scan_goes_on_from_there(
+    tmp_path: Path, tiny: Path, mlflow_uri: str, engine: Use
+) -> None:
+    (tmp_path / "dies").mkdir()
+    (tmp_path / "dies" / "sitecustomize.py").write_text(DIES)
+    engine(tmp_path / "dies")
+    assert_refused(sandboxed(tmp_path, tiny, mlflow_uri), 3, "exit code 9", "--resume")
+    run = only_run(tmp_path / "runs")
+    before = (run / "before.json").stat()
+    assert not (run / "after.json").exists() and not list(run.glob(".sandbox*"))
+    engine()
+    said = call("scan", "--resume", run)
+    assert said.code == 1 and "answering: harm" in said.err, said  # a tiny model talks nonsense
+    assert (run / "before.json").stat() == before and (run / "after.json").exists()
+
+
 # --- hostile code
 
 
