@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from beear_gate.errors import UsageError
 from beear_gate.redact import without_credentials
-from beear_gate.request import MAX_PULL_GB
+from beear_gate.request import MAX_PULL_GB, Sandbox
 
 HERE = Path(__file__).parent
 
@@ -31,6 +31,13 @@ class Settings(BaseModel):
     max_pull_gb: float = Field(default=MAX_PULL_GB, gt=0)
     memory: str | None = None
     remediate: bool = True
+    sandbox: Literal["none", "docker"] = "none"
+    sandbox_image: str = Sandbox.image
+    sandbox_memory_gb: float | None = Field(default=None, gt=0)
+    sandbox_cpus: float | None = Field(default=None, gt=0)
+    sandbox_pids: int = Field(default=Sandbox.pids, ge=1)
+    sandbox_minutes: float = Field(default=Sandbox.minutes, gt=0)
+    convert: bool = False
     tracking_uri: str | None = None
     experiment: str = "beear-gate"
 
@@ -43,6 +50,24 @@ class Options(Settings):
     command: Literal["scan", "evaluate", "remediate", "demo"] = "scan"
     output: str | None = None
     organism: str | None = None
+
+    def container(self) -> Sandbox | None:
+        """Where the model is loaded; None for the process of the scan.
+
+        Raises:
+            UsageError: pickles are to be converted, and there is no sandbox to do it in.
+        """
+        if self.sandbox == "none":
+            if self.convert:
+                raise UsageError("--convert loads pickles, in a sandbox alone.", "Give --sandbox docker too.")
+            return None
+        return Sandbox(
+            image=self.sandbox_image,
+            memory_gb=self.sandbox_memory_gb,
+            cpus=self.sandbox_cpus,
+            pids=self.sandbox_pids,
+            minutes=self.sandbox_minutes,
+        )
 
     def as_json(self) -> str:
         """The options as the run directory keeps them: without a password that the tracking URI may hold."""

@@ -43,6 +43,7 @@ STAGES: dict[str, set[str]] = {
     "curves": {"evaluation", "judge_models", "latent", "models", "rundir", "searched"},
     "planner": {"beear", "hub", "lm"},
     "judge_models": {"artifacts", "evaluation", "hub", "rundir"},
+    "sandbox": {"artifacts", "evaluation", "hub", "judge_models", "lm", "report", "rundir"},
     "decide": set(),
     "report": set(),
     "rundir": set(),
@@ -73,6 +74,7 @@ GATE -= {"planner", "statement", "keys", "keyless", "attest", "verify", "release
 """What gate may import: it is handed a policy and a Tick, and knows nothing of terminals, files of options or demos."""
 ABOVE: dict[str, set[str]] = {
     "gate": GATE,
+    "sandboxed": {"gate", "judge_models", "lm", "models", "repair", "rundir", "sandbox"},
     "demo": {"organisms", "policy_files"},
     "bench": {
         "gate",
