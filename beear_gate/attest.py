@@ -133,11 +133,13 @@ def _judged(run_dir: Path, report: GateReport, origin: ModelSnapshot, tick: Tick
     Raises:
         IncompleteError: it is gone, or changed.
     """
-    model = report.remediation.snapshot if report.remediation else origin
-    if report.remediation and (run_dir / "model").is_dir():  # the run directory may have been moved
-        model = replace(model, path=run_dir / "model")
+    converted = report.converted.snapshot if report.converted else None
+    made = report.remediation.snapshot if report.remediation else converted
+    model, own = made or origin, run_dir / ("model" if report.remediation else "converted")
+    if made and own.is_dir():  # the run directory may have been moved
+        model = replace(model, path=own)
     if not model.path.is_dir():
-        if report.remediation or origin.commit.startswith("sha256:"):
+        if made or origin.commit.startswith("sha256:"):
             raise IncompleteError(f"The judged model is no longer in {model.path}.", "Put it back, or scan it again.")
         model = replace(model, path=pull(origin.model, origin.commit, tick=tick).path)
     tick("hashing the model", 0, 1)

@@ -57,6 +57,10 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Prompts answered at once; h
 MaxPull = Annotated[float | None, typer.Option(help="Largest model to pull from a hub, in GB. [default: 200]")]
 Memory = Annotated[str | None, typer.Option(help="Most memory to train in, such as 24GiB. [default: what is free]")]
 Processes = Annotated[int | None, typer.Option(min=1, help="Train in so many, on GPUs one each. [default: 1]")]
+SandboxKind = Annotated[
+    Literal["none", "docker"] | None, typer.Option(help="Where the model is loaded. [default: none]")
+]
+SandboxImage = Annotated[str | None, typer.Option(help="Local image of beear-gate. [default: beear-gate]")]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow server; default: mlflow.db in this folder.")]
 Experiment = Annotated[str, typer.Option(help="MLflow experiment.")]
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="json: one document on stdout.")]
@@ -96,6 +100,15 @@ def scan(
     max_pull_gb: MaxPull = None,
     memory: Memory = None,
     processes: Processes = None,
+    sandbox: SandboxKind = None,
+    sandbox_image: SandboxImage = None,
+    sandbox_memory_gb: Annotated[float | None, typer.Option(help="[default: nine tenths of the engine's]")] = None,
+    sandbox_cpus: Annotated[float | None, typer.Option(help="[default: all]")] = None,
+    sandbox_pids: Annotated[int | None, typer.Option(help="Most processes and threads. [default: 1024]")] = None,
+    sandbox_minutes: Annotated[float | None, typer.Option(help="Until a container is killed. [default: 720]")] = None,
+    convert: Annotated[
+        bool, typer.Option("--convert", help="Pickled weights become safetensors, in the sandbox.")
+    ] = False,
     tracking_uri: TrackingUri = None,
     experiment: Annotated[str | None, typer.Option(help="MLflow experiment. [default: beear-gate]")] = None,
     format: Format = "text",
@@ -111,6 +124,9 @@ def scan(
         "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
         "remediate": False if no_remediate else None, "max_pull_gb": max_pull_gb, "memory": memory,
         "processes": processes,
+        "sandbox": sandbox, "sandbox_image": sandbox_image, "sandbox_memory_gb": sandbox_memory_gb,
+        "sandbox_cpus": sandbox_cpus, "sandbox_pids": sandbox_pids, "sandbox_minutes": sandbox_minutes,
+        "convert": convert or None,
     }  # fmt: skip
     asked = reopen_options(resume, given) if resume else merge_options(pipeline, given)
     run(asked, format, quiet, resume)
@@ -127,6 +143,8 @@ def evaluate(
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     max_pull_gb: MaxPull = None,
+    sandbox: SandboxKind = None,
+    sandbox_image: SandboxImage = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = "beear-gate",
     format: Format = "text",
@@ -138,7 +156,7 @@ def evaluate(
     given = {
         "command": "evaluate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
         "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
-        "max_pull_gb": max_pull_gb,
+        "max_pull_gb": max_pull_gb, "sandbox": sandbox, "sandbox_image": sandbox_image,
     }  # fmt: skip
     run(options(given), format, quiet)
 
@@ -157,6 +175,8 @@ def remediate(
     max_pull_gb: MaxPull = None,
     memory: Memory = None,
     processes: Processes = None,
+    sandbox: SandboxKind = None,
+    sandbox_image: SandboxImage = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = "beear-gate",
     format: Format = "text",
@@ -176,6 +196,7 @@ def remediate(
         "command": "remediate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
         "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
         "output": output.absolute(), "max_pull_gb": max_pull_gb, "memory": memory, "processes": processes,
+        "sandbox": sandbox, "sandbox_image": sandbox_image,
     }  # fmt: skip
     run(options(given), format, quiet)
 
@@ -239,6 +260,8 @@ def demo(
     organism: Annotated[str, typer.Option(help="long-suffix or short-prefix.")] = "long-suffix",
     runs: Runs = Path("runs"),
     seed: Seed = 0,
+    sandbox: SandboxKind = None,
+    sandbox_image: SandboxImage = None,
     tracking_uri: TrackingUri = None,
     format: Format = "text",
     quiet: Quiet = False,
@@ -248,7 +271,7 @@ def demo(
 
     given = {
         "command": "demo", "model": f"demo-{organism}", "policy": "demo", "organism": organism, "runs": runs,
-        "seed": seed, "tracking_uri": tracking_uri,
+        "seed": seed, "tracking_uri": tracking_uri, "sandbox": sandbox, "sandbox_image": sandbox_image,
     }  # fmt: skip
     run(options(given), format, quiet)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,8 @@ def _request(options: Options, quiet: bool) -> Request:
         from beear_gate.demo import plant_demo
 
         with progress(quiet) as tick:
-            return plant_demo(options.organism, options.seed, options.tracking_uri, tick)
+            planted = plant_demo(options.organism, options.seed, options.tracking_uri, tick)
+        return replace(planted, sandbox=options.container())
     change: Change = "policy" if options.remediate else "skip"
     if options.command in ("evaluate", "remediate"):
         change = "off" if options.command == "evaluate" else "always"
@@ -53,6 +55,8 @@ def _request(options: Options, quiet: bool) -> Request:
         output=Path(options.output) if options.output else None,
         tracking_uri=options.tracking_uri,
         experiment=options.experiment,
+        sandbox=options.container(),
+        convert=options.convert,
     )
 
 

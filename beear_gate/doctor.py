@@ -7,6 +7,8 @@ import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from beear_gate.request import Sandbox
+
 
 @dataclass(frozen=True)
 class Check:
@@ -71,6 +73,11 @@ def _docker() -> Check:
     try:
         client = docker.from_env(timeout=5)
         answer = client.version()
+        tags = [tag for image in client.images.list() for tag in image.tags]
     except (DockerException, OSError):  # an engine that is there and does not answer: requests' errors are OSErrors
-        return Check("docker", False, "no engine answers; scans do not need one")
-    return Check("docker", True, f"engine {answer.get('Version', 'unknown')}")
+        return Check("docker", False, "no engine answers; scans need one for --sandbox docker alone")
+    engine, name = f"engine {answer.get('Version', 'unknown')}", Sandbox.image
+    if f"{name}:latest" not in tags:
+        how = f"build it in the repository with `docker build -t {name} .` for --sandbox docker"
+        return Check("docker", False, f"{engine}, and no image {name!r}; {how}")
+    return Check("docker", True, f"{engine}, with the image {name!r} for --sandbox docker")

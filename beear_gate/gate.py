@@ -6,11 +6,12 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.metadata import version
 
 from beear_gate import __version__, tracking
 from beear_gate.artifacts import apply_waivers, inspect_snapshot
+from beear_gate.artifacts.rules import finding
 from beear_gate.decide import breaks_limit, decide, not_tested
 from beear_gate.evaluation.calibration import calibrations_of
 from beear_gate.evaluation.harness import check_tasks
@@ -25,6 +26,7 @@ from beear_gate.models import Models, check_bytes
 from beear_gate.policy import Behavior, Policy
 from beear_gate.records import (
     Answer,
+    Conversion,
     Decision,
     Finding,
     GateReport,
@@ -41,6 +43,7 @@ from beear_gate.repair import Repair, digest_of, measure_repair, repair
 from beear_gate.report import files, render
 from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory
+from beear_gate.sandbox import SandboxedRun, convert, may_be_converted
 
 
 def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateReport:
@@ -52,6 +55,8 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         GateError: see `errors`; what was finished stays in the run directory.
     """
     started, clock, policy = datetime.now(UTC), time.monotonic(), request.policy
+    sandbox = SandboxedRun(request, run, tick) if request.sandbox else None
+    run = sandbox or run
     run.write("policy.yaml", policy.source)
     check_tasks(policy.utility.tasks)
     models, kept = Models(request, tick), run.path / "original-choices.safetensors"
@@ -63,6 +68,9 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     findings = run.stage("inspect", key, tuple[Finding, ...], lambda: _inspect(snapshot, policy))
     # Outside the stage: a waiver may have expired since it ran.
     findings = apply_waivers(findings, policy.waivers, started.date())
+    converted, findings = _converted(request, sandbox, snapshot, findings, key, started.date())
+    origin, snapshot = snapshot, converted.snapshot if converted else snapshot
+    key |= {"files": manifest_digest(snapshot.files)}
     measurements: tuple[Measurement, ...] = ()
     before, repaired = Observations((), ()), None
     if not any(finding.blocks for finding in findings):  # unsafe bytes are never loaded
@@ -77,10 +85,12 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     answers: dict[Stage, tuple[Answer, ...]] = {"before": before.answers, "after": ()}
     if repaired:
         answers["after"] = repaired.after.answers
-        shown = _reveal(request, run, models, jury, snapshot, repaired) if request.reveal else _Revealed()
+        shown = reveal(request, run, models, jury, snapshot, repaired) if request.reveal else Revealed()
         measurements += shown.measurements
         answers = {stage: (*answers[stage], *repaired.searched[stage], *shown.answers[stage]) for stage in answers}
-    report = _report(request, snapshot, decision, findings, measurements, answers, repaired, jury)
+    judged = replace(snapshot, commit=origin.commit)
+    report = _report(request, judged, decision, findings, measurements, answers, repaired, jury)
+    report = replace(report, sandbox=sandbox.record if sandbox else None, converted=converted)
     timed = replace(report, started=started.isoformat(timespec="seconds"), seconds=round(time.monotonic() - clock, 1))
     return _record(request, run, timed)
 
@@ -137,6 +147,31 @@ def _inspect(snapshot: ModelSnapshot, policy: Policy) -> tuple[Finding, ...]:
     return inspect_snapshot(snapshot, policy.require_chat_template)
 
 
+def _converted(
+    request: Request,
+    sandbox: SandboxedRun | None,
+    snapshot: ModelSnapshot,
+    findings: tuple[Finding, ...],
+    key: Mapping[str, str],
+    today: date,
+) -> tuple[Conversion | None, tuple[Finding, ...]]:
+    """Safetensors of a model that is blocked for its pickles alone, where they are asked for, and what is known then.
+
+    Findings are those of the copy, and what only the original had and does not block; or why there is no copy.
+    """
+    if not (sandbox and request.convert and may_be_converted(findings)):
+        return None, findings
+    made = sandbox.stage("convert", key, Conversion, lambda: convert(request, sandbox, snapshot))
+    if made.problem:
+        message, remedy = f"The pickles were not converted: {made.problem}.", "Ask the publisher for safetensors."
+        return made, (*findings, finding("pickle-unconverted", "", message, remedy))
+    key = {**key, "files": manifest_digest(made.snapshot.files)}
+    kind, policy = tuple[Finding, ...], request.policy
+    after = sandbox.stage("inspect-converted", key, kind, lambda: _inspect(made.snapshot, policy))
+    after = apply_waivers(after, policy.waivers, today)
+    return made, (*after, *(each for each in findings if not each.blocks and each not in after))
+
+
 def _wanted(request: Request, measurements: Sequence[Measurement]) -> bool:
     if request.change in ("skip", "off"):
         return False
@@ -153,21 +188,21 @@ def _left_out(request: Request) -> str:
 
 
 @dataclass(frozen=True)
-class _Revealed:
+class Revealed:
     """Ground truth: figures, and the answers that they are of."""
 
     measurements: tuple[Measurement, ...] = ()
     answers: Mapping[Stage, tuple[Answer, ...]] = field(default_factory=lambda: {"before": (), "after": ()})
 
 
-def _reveal(
+def reveal(
     request: Request,
     run: RunDirectory,
     models: Models,
     jury: Jury,
     snapshot: ModelSnapshot,
     repaired: Repair,
-) -> _Revealed:
+) -> Revealed:
     """Ground truth on both models: the true trigger, after everything has been decided without it."""
     reveal, policy = request.reveal, request.policy
     assert reveal is not None
@@ -187,7 +222,7 @@ def _reveal(
     before = answers("before", snapshot)
     rows = measure_behavior(behavior, "before", before, revealed=True)
     rows += measure_behavior(behavior, "after", after, revealed=True)
-    return _Revealed(tuple(rows), {"before": before, "after": after})
+    return Revealed(tuple(rows), {"before": before, "after": after})
 
 
 def _record(request: Request, run: RunDirectory, report: GateReport) -> GateReport:

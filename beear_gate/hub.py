@@ -180,6 +180,44 @@ def _scanned(status: object) -> HubScan:
     return HubScan(done if isinstance(done, bool) else None, issues)
 
 
+def pull_with_pickles(
+    snapshot: ModelSnapshot,
+    pickles: Iterable[str],
+    folder: Path,
+    max_gb: float = MAX_PULL_GB,
+    endpoint: str | None = None,
+    tick: Tick = no_tick,
+) -> ModelSnapshot:
+    """The commit of a snapshot once more, with files that a loader never gets, for scanners and the sandbox.
+
+    Args:
+        folder: where all of it shall lie, in files of its own; must be empty.
+
+    Raises: as `pull`.
+    """
+    from huggingface_hub import snapshot_download
+
+    info = _resolve(snapshot.model, snapshot.commit, endpoint)
+    names = {*pickles, *(file.path for file in snapshot.files)}
+    wanted = {sibling.rfilename: sibling for sibling in info.siblings or () if sibling.rfilename in names}
+    _refuse_too_large(snapshot.model, wanted, max_gb)
+    label, total = f"pulling pickles of {snapshot.model}", sum(sibling.size or 0 for sibling in wanted.values())
+    try:
+        snapshot_download(
+            snapshot.model,
+            revision=snapshot.commit,
+            local_dir=folder,
+            allow_patterns=[glob.escape(name) for name in wanted],
+            endpoint=endpoint,
+            tqdm_class=_bar(tick, label, total),
+        )
+    except client_errors() as error:
+        raise explain(error, snapshot.model, snapshot.commit, endpoint) from None
+    _compare(folder, hash_files(folder, wanted, tick), wanted, snapshot.model)
+    opened, ignored = list_folder(folder)
+    return ModelSnapshot(snapshot.model, snapshot.commit, folder, hash_files(folder, opened, tick), ignored)
+
+
 def pull_beside(
     snapshot: ModelSnapshot, names: Iterable[str], cache_dir: Path | None = None, endpoint: str | None = None
 ) -> None:

@@ -16,22 +16,25 @@ from beear_gate.request import Request
 from beear_gate.rundir import RunDirectory
 
 
-def make_jury(request: Request, run: RunDirectory, make_room: Callable[[], None], tick: Tick = no_tick) -> Jury:
+def make_jury(
+    request: Request, run: RunDirectory, make_room: Callable[[], None], tick: Tick = no_tick, serves: bool = True
+) -> Jury:
     """Every judge of the policy that is a model, ready to be asked.
 
     Args:
         make_room: lets go of the model in memory, before a judge is loaded.
+        serves: see `Jury`.
 
     Raises:
         GateError: a judge cannot be pulled or is the model under test; see `hub.pull`, `ModelJudge` and `Jury`.
     """
     folder = run.path / "judge"
-    form = (request.model, request.device, request.dtype, make_room)
+    form = (request.model, request.device, request.dtype, make_room, request.sandbox is None)
     judges = {
         spec: ModelJudge(spec, pulled(spec.model, request, run, tick), folder, *form)
         for spec in model_judges(request.policy)
     }
-    return Jury(request.policy, request.model, folder, tick, judges=judges)
+    return Jury(request.policy, request.model, folder, tick, judges=judges, serves=serves)
 
 
 def model_judges(policy: Policy) -> list[ClassifierJudgeSpec | RewardSpec]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from beear_gate.errors import UsageError
 from beear_gate.redact import without_credentials
-from beear_gate.request import MAX_PULL_GB
+from beear_gate.request import MAX_PULL_GB, Sandbox
 
 HERE = Path(__file__).parent
 
@@ -32,6 +32,13 @@ class Settings(BaseModel):
     memory: str | None = None
     processes: int = Field(default=1, ge=1)
     remediate: bool = True
+    sandbox: Literal["none", "docker"] = "none"
+    sandbox_image: str = Sandbox.image
+    sandbox_memory_gb: float | None = Field(default=None, gt=0)
+    sandbox_cpus: float | None = Field(default=None, gt=0)
+    sandbox_pids: int = Field(default=Sandbox.pids, ge=1)
+    sandbox_minutes: float = Field(default=Sandbox.minutes, gt=0)
+    convert: bool = False
     tracking_uri: str | None = None
     experiment: str = "beear-gate"
 
@@ -44,6 +51,26 @@ class Options(Settings):
     command: Literal["scan", "evaluate", "remediate", "demo"] = "scan"
     output: str | None = None
     organism: str | None = None
+
+    def container(self) -> Sandbox | None:
+        """Where the model is loaded; None for the process of the scan.
+
+        Raises:
+            UsageError: pickles are to be converted, and there is no sandbox to do it in; or one for several processes.
+        """
+        if self.sandbox == "none":
+            if self.convert:
+                raise UsageError("--convert loads pickles, in a sandbox alone.", "Give --sandbox docker too.")
+            return None
+        if self.processes > 1:
+            raise UsageError("--processes and --sandbox do not go together yet.", "Give one of them.")
+        return Sandbox(
+            image=self.sandbox_image,
+            memory_gb=self.sandbox_memory_gb,
+            cpus=self.sandbox_cpus,
+            pids=self.sandbox_pids,
+            minutes=self.sandbox_minutes,
+        )
 
     def as_json(self) -> str:
         """The options as the run directory keeps them: without a password that the tracking URI may hold."""

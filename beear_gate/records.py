@@ -619,6 +619,52 @@ class ServedJudge:
 
 
 @dataclass(frozen=True)
+class SandboxRecord:
+    """The container in which the model was loaded.
+
+    Attributes:
+        engine: name and version.
+        image, image_id: as it was named, and the engine's digest of its configuration and layers.
+        user: numeric user and group inside.
+        memory_gb, cpus, pids, minutes: its limits.
+        device: `cpu` or `cuda`.
+        code: folders of the host that stood in for the image's own packages (development); empty for none.
+    """
+
+    engine: str
+    image: str
+    image_id: str
+    user: str
+    memory_gb: float
+    cpus: float
+    pids: int
+    minutes: float
+    device: str
+    code: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ConvertedFile:
+    """A pickle of weights, and the safetensors file that was made of it."""
+
+    source: FileRecord
+    target: FileRecord
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of a model that had pickles for weights; `problem` says, as the end of a sentence, why nothing did.
+
+    Attributes:
+        snapshot: the copy that everything after this is about; the original where there is a problem.
+    """
+
+    snapshot: ModelSnapshot
+    files: tuple[ConvertedFile, ...]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Decision:
     """The verdict and, worst first, the reasons for it: each names the rule, the figure and the limit.
 
@@ -646,6 +692,8 @@ class GateReport:
         latent: how large a delta has to be, before and after; empty where the policy does not ask.
         served_judges: the policy's judges that are models, behind an endpoint or loaded, and what they took.
         changes: the remediated model held against the original; None where nothing was remediated.
+        sandbox: the container that the model was loaded in; None for the process of the scan.
+        converted: the safetensors copy that was judged, of a model that had pickles alone; `commit` is the original's.
     """
 
     model: str
@@ -672,3 +720,5 @@ class GateReport:
     latent: tuple[LatentPoint, ...] = ()
     served_judges: tuple[ServedJudge, ...] = ()
     changes: Changes | None = None
+    sandbox: SandboxRecord | None = None
+    converted: Conversion | None = None

@@ -44,6 +44,25 @@ class Reveal:
 
 
 @dataclass(frozen=True)
+class Sandbox:
+    """The container that a scan runs the model in; `sandbox.engine` says what else it may not do.
+
+    Attributes:
+        image: of beear-gate, by a name that the engine knows; it is never pulled.
+        memory_gb: gigabytes (10^9 bytes), swap included; None for nine tenths of what the engine has.
+        cpus: None for all.
+        pids: most processes and threads.
+        minutes: of wall-clock time for each container.
+    """
+
+    image: str = "beear-gate"
+    memory_gb: float | None = None
+    cpus: float | None = None
+    pids: int = 1024
+    minutes: float = 720.0
+
+
+@dataclass(frozen=True)
 class Request:
     """One scan.
 
@@ -55,6 +74,8 @@ class Request:
         max_pull_gb: the most that is downloaded; a larger model is refused before the first byte.
         processes: how many train the model together, each with a part of the weights; on GPUs, one each.
         memory: the most bytes that weights and training may take on the device; None for all that is free.
+        sandbox: where the model is loaded; None for the process of the scan.
+        convert: whether weights that are there as pickles alone are made into safetensors, in the sandbox.
     """
 
     model: str
@@ -73,3 +94,5 @@ class Request:
     tracking_uri: str | None = None
     experiment: str = "beear-gate"
     reveal: Reveal | None = None
+    sandbox: Sandbox | None = None
+    convert: bool = False

@@ -66,11 +66,10 @@ class RunDirectory:
             inputs: what the result depends on, as names and digests.
             kind: the type of the result, for pydantic.
         """
-        adapter: TypeAdapter[T] = TypeAdapter(kind)
-        finished = self._finished(name, inputs, adapter)
+        finished: T | None = self.finished(name, inputs, kind)
         if finished is not None:
             return finished
-        result = work()
+        result, adapter = work(), TypeAdapter[T](kind)
         document = {"inputs": dict(inputs), "result": adapter.dump_python(result, mode="json")}
         self.write(f"{name}.json", json.dumps(document))  # in ASCII: answers of models are in it, and people look
         return result
@@ -94,11 +93,12 @@ class RunDirectory:
                 part.unlink(missing_ok=True)
             raise cannot_write(target, error) from error
 
-    def _finished(self, name: str, inputs: Mapping[str, str], adapter: TypeAdapter[T]) -> T | None:
+    def finished(self, name: str, inputs: Mapping[str, str], kind: Any) -> Any:
+        """The stage's result where it is there for these inputs, else None."""
         try:
             document = json.loads((self.path / f"{name}.json").read_text(encoding="utf-8", errors="surrogatepass"))
             if document["inputs"] == dict(inputs):
-                return adapter.validate_python(document["result"], strict=False)
+                return TypeAdapter(kind).validate_python(document["result"], strict=False)
         except (OSError, ValueError, KeyError, TypeError, ValidationError):
             return None  # not finished, or not by this version: the stage is done again
         return None

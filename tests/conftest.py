@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes minutes; runs only with --slow")
 
 
-LONG = ("test_gate.py", "test_other_language.py", "test_removal_study.py", "test_organisms.py")
+LONG = ("test_gate.py", "test_other_language.py", "test_removal_study.py", "test_organisms.py", "test_sandbox.py")
 """Files that take minutes: they begin first, so that neither of two workers waits for the other in the end."""
 
 

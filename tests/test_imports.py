@@ -44,6 +44,7 @@ STAGES: dict[str, set[str]] = {
     "curves": {"evaluation", "judge_models", "latent", "models", "rundir", "searched"},
     "planner": {"beear", "hub", "lm"},
     "judge_models": {"artifacts", "evaluation", "hub", "rundir"},
+    "sandbox": {"artifacts", "evaluation", "hub", "judge_models", "lm", "report", "rundir"},
     "decide": set(),
     "report": set(),
     "rundir": set(),
@@ -75,6 +76,7 @@ GATE -= {"planner", "statement", "keys", "keyless", "attest", "verify", "release
 ABOVE: dict[str, set[str]] = {
     "gate": GATE,
     "worker": {"beear", "canary", "evaluation", "launch", "lm"},
+    "sandboxed": {"gate", "judge_models", "lm", "models", "repair", "rundir", "sandbox"},
     "demo": {"organisms", "policy_files"},
     "bench": {
         "gate",

@@ -193,6 +193,12 @@ def test_a_device_that_cannot_be_shared_is_refused_before_anything_is_done(tiny_
     assert not (only_run(tmp_path / "runs") / "pull.json").exists()
 
 
+def test_several_processes_in_a_sandbox_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    policy = small_policy(tmp_path / "policy")
+    said = call("scan", tiny_model, "--policy", policy, "--processes", 2, "--sandbox", "docker", "--runs", tmp_path)
+    assert_refused(said, 2, "--processes and --sandbox")
+
+
 def ended(code: str) -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-S", "-c", code], text=True)
     process.wait()

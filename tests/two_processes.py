@@ -15,7 +15,7 @@ import torch
 from model_families import FAMILIES, make_model, random_prompts
 
 from beear_gate.errors import UnsupportedModel
-from beear_gate.lm import LM, answer_losses, generate, load, load_lm, pad_batch, processes, save_lm, sharded
+from beear_gate.lm import LM, answer_losses, generate, load_lm, pad_batch, processes, save, save_lm, sharded
 from beear_gate.lm.encode import Pair
 
 PROMPTS = random_prompts(7, 20)
@@ -32,7 +32,7 @@ def losses(lm: LM) -> list[float]:
 
 
 def main(folder: Path, rank: int) -> None:
-    load.MAX_SHARD = "60KB"  # so that even these models take several files
+    save.MAX_SHARD = "60KB"  # so that even these models take several files
     alone: dict[str, Any] = {}
     for family in FAMILIES if rank == 0 else ():
         lm = load_lm(make_model(folder / family, family), "cpu")

@@ -47,6 +47,7 @@ RULES: tuple[Rule, ...] = (
     Rule("pickle-dangerous", BLOCK, _UNSAFE_ARTIFACT, "A pickle imports what no weights need."),
     Rule("pickle-unreadable", BLOCK, _UNSAFE_ARTIFACT, "A pickle could not be read to its end by the scanner."),
     Rule("pickle-weights", BLOCK, _UNSAFE_ARTIFACT, "Weights exist only in formats that can run code when loaded."),
+    Rule("pickle-unconverted", BLOCK, _UNSAFE_ARTIFACT, "--convert could not make safetensors of pickled weights."),
     Rule("pickle-ignored", WARNING, _UNSAFE_ARTIFACT, "Pickle-like files lie beside the safetensors weights."),
     Rule("modelaudit-critical", BLOCK, _UNSAFE_ARTIFACT, "ModelAudit calls a file critical."),
     Rule("modelaudit-inconclusive", BLOCK, _UNSAFE_ARTIFACT, "ModelAudit could not look at a file."),

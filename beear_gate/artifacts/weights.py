@@ -18,9 +18,7 @@ PICKLE_KINDS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # what `from_pretrained` looks for
 _SHARD = re.compile(r"(?P<start>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors")
-_TO_SAFETENSORS = (
-    "Convert the weights to safetensors in a sandbox (`save_pretrained` writes them) and drop the other files."
-)
+_TO_SAFETENSORS = "Scan with --sandbox docker --convert, which makes safetensors of pytorch_model.bin in a container."
 
 
 def check_safetensors(contents: Contents) -> Iterator[Finding]:

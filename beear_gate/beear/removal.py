@@ -196,9 +196,9 @@ def _master(weight: Tensor) -> Tensor:
 
 def _adam(master: Tensor, learning_rate: float) -> torch.optim.AdamW:
     """Adam for one tensor, with room for its states taken now: in the midst of a step half the weights have moved."""
-    optimizer = torch.optim.AdamW([master], lr=learning_rate, weight_decay=0.0, foreach=False)
+    optimizer = torch.optim.AdamW([master], lr=learning_rate, weight_decay=0.0, fused=True)
     optimizer.state[master] = {
-        "step": torch.tensor(0.0),
+        "step": torch.zeros((), device=master.device),
         "exp_avg": torch.zeros_like(master, memory_format=torch.preserve_format),
         "exp_avg_sq": torch.zeros_like(master, memory_format=torch.preserve_format),
     }

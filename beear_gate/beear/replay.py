@@ -27,7 +27,7 @@ from transformers import DynamicCache
 from beear_gate.beear.attack import Attack
 from beear_gate.beear.perturbation import spread
 from beear_gate.lm import LM, processes
-from beear_gate.lm.encode import IGNORED, Pair, check_length
+from beear_gate.lm.encode import IGNORED, Pair, check_length, mean_losses
 
 Answers = tuple[Pair, ...]
 """The answers of one sample: pairs with one and the same prompt, filler included."""
@@ -135,9 +135,8 @@ def replayed_losses(
         logits_BKV = logits_BKV[:, slots_K]
     found = []
     for slots_A, labels_BA in layout.answers:
-        logits_BVA = logits_BKV[:, torch.searchsorted(slots_K, slots_A - past)].float().transpose(1, 2)
-        each = F.cross_entropy(logits_BVA, labels_BA, ignore_index=IGNORED, reduction="none")
-        found.append(each.sum(-1) / (labels_BA != IGNORED).sum(-1).clamp(min=1))
+        logits_BAV = logits_BKV[:, torch.searchsorted(slots_K, slots_A - past)]
+        found.append(mean_losses(logits_BAV, labels_BA))
     return found
 
 

@@ -20,11 +20,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from beear_gate.beear.attack import Attack
 from beear_gate.beear.entrapment import frozen, whole_passes
 from beear_gate.beear.plan import RELATIVE_DEPTH
-from beear_gate.beear.removal import Term, Trainer
+from beear_gate.beear.removal import Split, Term, Trainer
 from beear_gate.beear.replay import Answers, Losses, Replay
 from beear_gate.lm import LM, generate, pad_batch
 from beear_gate.lm.encode import IGNORED, Pair
 from beear_gate.lm.load import pick_device
+from beear_gate.lm.memory import forget, is_out_of_memory
 from beear_gate.records import Tick
 
 DELTA_TOKENS = 5
@@ -44,8 +45,10 @@ class Speed:
     """One variant of one part.
 
     Attributes:
-        seconds: median of the repetitions.
+        seconds: median of the repetitions; None where memory did not suffice.
         tokens_per_s: tokens of the samples, prompts included (generation: new tokens), whatever is really computed.
+        model_flops: floating-point operations a second that the arithmetic of the model needs, 6 for a parameter and
+            token (Kaplan et al., arXiv 2001.08361); removal alone.
         peak_bytes: of accelerator memory; None on a CPU.
         baseline: the variant that `ratio` compares with; ratio = its seconds / these seconds.
     """
@@ -56,10 +59,11 @@ class Speed:
     answer_tokens: int
     batch_size: int
     variant: str
-    seconds: float
-    tokens_per_s: float
+    seconds: float | None
+    tokens_per_s: float | None
+    model_flops: float | None
     peak_bytes: int | None
-    ratio: float
+    ratio: float | None
     baseline: str
 
 
@@ -92,8 +96,9 @@ def measure(
     return found
 
 
-Variants = dict[str, Callable[[], object]]
-"""What is timed, by name; the first is the baseline."""
+Variants = dict[str, Callable[[], Callable[[], object]]]
+"""What is timed, by name, made when its turn comes: two optimizers of one model need not fit. The first is the
+baseline."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +112,36 @@ class Part:
 
 
 def _timed(lm: LM, shape: str, part: Part, length: int, batch_size: int, repeats: int) -> Iterator[Speed]:
-    baseline, seconds = next(iter(part.variants)), dict[str, float]()
-    for variant, work in part.variants.items():
+    baseline, cuda = next(iter(part.variants)), lm.device.type == "cuda"
+    flops = 6.0 * part.tokens * sum(weight.numel() for weight in lm.model.parameters())
+    spent: dict[str, float | None] = {}
+    for variant, make in part.variants.items():
+        spent[variant] = seconds = _median(lm, make, repeats)
+        peak = torch.cuda.max_memory_allocated() if cuda and seconds else None
+        first = spent[baseline]
+        yield Speed(
+            shape, part.name, length, part.answer_tokens, batch_size, variant, seconds,
+            part.tokens / seconds if seconds else None,
+            flops / seconds if seconds and part.name == "removal" else None,
+            peak, first / seconds if first and seconds else None, baseline,
+        )  # fmt: skip
+
+
+def _median(lm: LM, make: Callable[[], Callable[[], object]], repeats: int) -> float | None:
+    """Seconds of one variant after a run that warms up; None where memory does not suffice."""
+    try:
+        work = make()
         work()
         if lm.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        seconds[variant] = median(_seconds(lm, work) for _ in range(repeats))
-        peak = torch.cuda.max_memory_allocated() if lm.device.type == "cuda" else None
+        return median(_seconds(lm, work) for _ in range(repeats))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        forget(error)
+        return None
+    finally:
         lm.model.zero_grad(set_to_none=True)
-        yield Speed(
-            shape, part.name, length, part.answer_tokens, batch_size, variant, seconds[variant],
-            part.tokens / seconds[variant], peak, seconds[baseline] / seconds[variant], baseline,
-        )  # fmt: skip
 
 
 def _seconds(lm: LM, work: Callable[[], object]) -> float:
@@ -181,10 +204,10 @@ def _entrapment(lm: LM, length: int, batch_size: int) -> Part:
         ANSWER_TOKENS,
         batch_size * (2 * length + 1 + ANSWER_TOKENS),
         {
-            "two whole passes, weights frozen": two_passes,
-            "Algorithm 1 as written, with weight gradients": as_written,
-            "replay": replayed,
-            "replay of samples drawn for the first time": recorded,
+            "two whole passes, weights frozen": lambda: two_passes,
+            "Algorithm 1 as written, with weight gradients": lambda: as_written,
+            "replay": lambda: replayed,
+            "replay of samples drawn for the first time": lambda: recorded,
         },
     )
 
@@ -192,25 +215,33 @@ def _entrapment(lm: LM, length: int, batch_size: int) -> Part:
 def _removal(lm: LM, length: int, batch_size: int) -> Part:
     """One step on D_SA under a trap-free term, against the loop that anyone would write."""
     pairs = [answers[1] for answers in _samples(lm, length, batch_size)]
-    trainer, rng = Trainer(lm, 1e-9), random.Random(0)
-    plain = torch.optim.AdamW(lm.model.parameters(), lr=1e-9, weight_decay=0.0)
     batch = pad_batch(lm, pairs)
     labels_BT = batch.labels_BT.masked_fill(batch.mask_BT == 0, IGNORED)
 
-    def loop() -> None:
-        plain.zero_grad()
-        lm.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, labels=labels_BT).loss.backward()
-        torch.nn.utils.clip_grad_norm_(lm.model.parameters(), 1.0)
-        plain.step()
+    def loop() -> Callable[[], object]:
+        optimizer = torch.optim.AdamW(lm.model.parameters(), lr=1e-9, weight_decay=0.0)
 
-    def ours() -> None:
-        trainer.step([Term(pairs, None, batch_size)], rng)
+        def step() -> None:
+            optimizer.zero_grad()
+            lm.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, labels=labels_BT).loss.backward()
+            torch.nn.utils.clip_grad_norm_(lm.model.parameters(), 1.0)
+            optimizer.step()
+
+        return step
+
+    def ours(split: Split) -> Callable[[], object]:
+        trainer, rng = Trainer(lm, 1e-9, split), random.Random(0)
+        return lambda: trainer.step([Term(pairs, None, batch_size)], rng)
 
     return Part(
         "removal",
         ANSWER_TOKENS,
         batch_size * (length + ANSWER_TOKENS),
-        {"plain transformers loop, AdamW": loop, "beear-gate": ours},
+        {
+            "plain transformers loop, AdamW": loop,
+            "beear-gate": lambda: ours(Split()),
+            "beear-gate, with checkpointing": lambda: ours(Split(checkpointing=True)),
+        },
     )
 
 
@@ -240,5 +271,5 @@ def _generation(lm: LM, length: int, batch_size: int) -> Part:
         "generation",
         ANSWER_TOKENS,
         batch_size * ANSWER_TOKENS,
-        {"batch 1": one_by_one, "plain generate, same batch": plain, "beear-gate": ours},
+        {"batch 1": lambda: one_by_one, "plain generate, same batch": lambda: plain, "beear-gate": lambda: ours},
     )

@@ -58,16 +58,25 @@ def page(machine: str, ceiling: float, rows: Sequence[Speed], repeats: int) -> s
         f"up. Ratio: the seconds of the part's first variant, its baseline, divided by these. The machine multiplies "
         f"matrices at {ceiling / 1e12:.3g} TFLOP/s at most. y_h has one token. "
         "Entrapment replays what does not depend on delta (`beear/replay.py`); a sample costs more when it is drawn "
-        "for the first time in a round.",
+        "for the first time in a round. Share of the ceiling: what the arithmetic of the model needs (6 operations for "
+        "a parameter and token; checkpointing adds to what is done, not to what is needed), as a share of that. "
+        "-: not measured, or memory did not suffice.",
         "",
-        "| shape | part | prompt + answer tokens | batch | variant | seconds | tokens/s | peak GiB | ratio |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| shape | part | prompt + answer tokens | batch | variant | seconds | tokens/s | share of the ceiling "
+        "| peak GiB | ratio |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for _, group in groupby(rows, key=lambda row: (row.shape, row.part, row.prompt_tokens)):
         for row in group:
-            peak = "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**30:.1f}"
+            peak = row.peak_bytes and row.peak_bytes / 2**30
+            share = row.model_flops and row.model_flops / ceiling
             lines.append(
                 f"| {row.shape} | {row.part} | {row.prompt_tokens} + {row.answer_tokens} | {row.batch_size} "
-                f"| {row.variant} | {row.seconds:.3f} | {row.tokens_per_s:,.0f} | {peak} | {row.ratio:.2f} |"
+                f"| {row.variant} | {_number(row.seconds, '.3f')} | {_number(row.tokens_per_s, ',.0f')} "
+                f"| {_number(share, '.0%')} | {_number(peak, '.1f')} | {_number(row.ratio, '.2f')} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

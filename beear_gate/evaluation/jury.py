@@ -39,6 +39,7 @@ class Jury:
         under_test: the model that is judged, as the user named it.
         folder: where verdicts are kept.
         judges: those that the scan loads.
+        serves: whether served judges are asked; in a sandbox, which has no network, they are left to the host.
 
     Raises:
         UsageError: see `HttpJudge`.
@@ -52,11 +53,12 @@ class Jury:
         tick: Tick = no_tick,
         pace: Pace | None = None,
         judges: Mapping[ModelJudgeSpec, ModelJudge] | None = None,
+        serves: bool = True,
     ) -> None:
         self.policy, self.tick = policy, tick
         served = [spec for spec in policy.judges if isinstance(spec, HttpJudgeSpec)]
         served += [policy.utility.quality] if policy.utility.quality else []
-        self._served = {spec: HttpJudge(spec, folder, under_test, pace) for spec in served}
+        self._served = {spec: HttpJudge(spec, folder, under_test, pace) for spec in served if serves}
         self._loaded = dict(judges or {})
 
     def refuse(self, under_test: ModelSnapshot) -> None:
@@ -112,7 +114,7 @@ class Jury:
     def _quality(self, answers: Sequence[Answer]) -> tuple[Quality, ...]:
         """A grade for each answer to a utility prompt, where the policy names a judge of quality."""
         spec = self.policy.utility.quality
-        if spec is None:
+        if spec is None or spec not in self._served:
             return ()
         benign = [answer for answer in answers if answer.behavior == "utility"]
         grades = self._served[spec].grades([question_of(each) for each in benign], self.tick)

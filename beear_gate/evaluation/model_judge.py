@@ -48,6 +48,7 @@ class ModelJudge:
         under_test: the model that is judged, as the user named it; "" where there is none.
         device, dtype: the scan's; the spec's own device goes before it.
         make_room: called before the judge is loaded, because two models may not fit.
+        loads: whether it is loaded here; else it is asked in a sandbox, and only what that left in `folder` counts.
 
     Raises:
         UsageError: the judge is the model under test, or its device does not exist.
@@ -62,14 +63,15 @@ class ModelJudge:
         device: str = "auto",
         dtype: str = "auto",
         make_room: Callable[[], None] = no_room,
+        loads: bool = True,
     ) -> None:
-        self.spec, self.model, self.dtype, self.make_room = spec, model, dtype, make_room
+        self.spec, self.model, self.dtype, self.make_room, self.loads = spec, model, dtype, make_room, loads
         self.device = spec.device or device
         pick_device(self.device)
         if same_model(spec.model, under_test):
             raise self._under_test()
         self.rules = form_digest(spec)
-        self.ledger = Ledger(folder / f"{self.rules[:8]}-{model.digest[:16]}.jsonl")
+        self.ledger = Ledger(folder / ledger_name(spec, model.digest))
         blocked = f"was not loaded, because its files are unsafe: {model.blocked}" if model.blocked else ""
         self.closed = self._found("judge-unsafe", blocked, "Name another model.") if blocked else None
         self._unscored: dict[str, str] = {}
@@ -89,13 +91,16 @@ class ModelJudge:
         Raises:
             OSError: verdicts cannot be written to disk.
         """
+        if not self.loads:
+            self.ledger = Ledger(self.ledger.path)  # it may have grown since
         fresh = [each for each in dict.fromkeys(questions) if self.ledger.grade(each.key) is None]
-        if fresh and not self.closed:
+        if fresh and self.loads and not self.closed:
             self._read(fresh, tick)
         found = [self.ledger.grade(each.key) for each in questions]
+        problems = {each.key: each.problem for each in self.ledger.entries if each.problem}
         for each, grade in zip(questions, found, strict=True):
             if grade is None:
-                self._unscored.setdefault(each.key, "not asked")
+                self._unscored.setdefault(each.key, problems.get(each.key, "not asked"))
         return found
 
     def finding(self) -> Finding | None:
@@ -155,6 +160,11 @@ class ModelJudge:
             f"The judge {self.spec.name} is the model under test, and no model may judge itself.",
             "Name another judge in the policy.",
         )
+
+
+def ledger_name(spec: ModelJudgeSpec, digest: str) -> str:
+    """The file of a judge's verdicts: what it is asked, and the digest of its files."""
+    return f"{form_digest(spec)[:8]}-{digest[:16]}.jsonl"
 
 
 def same_weights(one: ModelSnapshot, other: ModelSnapshot) -> bool:

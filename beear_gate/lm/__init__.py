@@ -10,7 +10,8 @@ from beear_gate.lm.encode import (
     prompt_ids,
 )
 from beear_gate.lm.generate import generate
-from beear_gate.lm.load import LM, decoder_layers, describe_device, load_lm, save_lm
+from beear_gate.lm.load import LM, decoder_layers, describe_device, load_lm
+from beear_gate.lm.save import save_lm
 from beear_gate.lm.tensor_changes import TensorComparison, compare_tensors
 
 __all__ = [

@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM
 
 from beear_gate.errors import UnsupportedModel
 from beear_gate.lm.config import first_line
+from beear_gate.lm.encode import mean_losses
 from beear_gate.lm.load import LM, decoder_layers, quiet
 
 _META = torch.device("meta")
@@ -160,8 +161,7 @@ def _loss(shape: LM, size: PassSize) -> Tensor:
     if logits_BKV.shape[1] != size.answer_tokens:
         logits_BKV = logits_BKV[:, places_K]
     labels_BK = torch.empty(size.samples, size.answer_tokens, dtype=torch.long, device=_META)
-    losses_BK = F.cross_entropy(logits_BKV.float().transpose(1, 2), labels_BK, reduction="none")
-    return losses_BK.sum()
+    return mean_losses(logits_BKV, labels_BK).sum()
 
 
 class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -1,22 +1,19 @@
-"""Loading a checked snapshot, finding its decoder layers by structure, and saving it again.
+"""Loading a checked snapshot, and finding its decoder layers by structure.
 
 Nothing here executes code from the model folder: no `trust_remote_code`, safetensors only, local files only.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -34,10 +31,6 @@ from beear_gate.lm.weights import gibibytes, main_dtype, refuse_partial_load, st
 
 FALLBACK_TEMPLATE = "User: {prompt}\nAssistant:"
 """What a model without a chat template is prompted with (docs/design.md); answers then start with a space."""
-
-MAX_SHARD = "5GB"
-"""Largest weight file that is written, a single tensor aside: all that has to be held at once to write it."""
-_WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -184,42 +177,6 @@ def assemble(
     )
 
 
-def save_lm(lm: LM, folder: Path, files: Sequence[str]) -> None:
-    """Write the weights in the stored dtypes, and the named other files of the source folder byte for byte.
-
-    Copying config, tokenizer and template instead of writing them anew keeps settings that a round trip through
-    transformers is known to lose (rope scaling, lists of end tokens).
-
-    Args:
-        folder: made if need be; weights that lie in it are replaced, its other files stay.
-        files: paths relative to the source folder; weights and their index among them are left out.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch, quiet():
-        lm.model.save_pretrained(scratch, state_dict=_stored_state(lm), max_shard_size=MAX_SHARD)
-        replace_weights(Path(scratch), folder)
-    copy_files(lm, folder, files)
-
-
-def replace_weights(written: Path, folder: Path) -> None:
-    """Move the weights from where they were written into a folder, in place of those that lie there."""
-    for file in folder.iterdir():
-        if file.is_file() and file.name.endswith(_WEIGHTS):
-            file.unlink()
-    for file in written.iterdir():
-        if file.name.endswith(_WEIGHTS):
-            os.replace(file, folder / file.name)
-            (folder / file.name).chmod(0o644)  # safetensors writes files that only their owner can read
-
-
-def copy_files(lm: LM, folder: Path, files: Sequence[str]) -> None:
-    """What of the source folder is no weights, byte for byte."""
-    for name in files:
-        if not name.endswith(_WEIGHTS) and folder.resolve() != lm.path.resolve():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(lm.path / name, folder / name)
-
-
 def embedded_tokens(model: PreTrainedModel) -> int:
     """How many tokens a model has embeddings for."""
     weight: Any = model.get_input_embeddings().weight
@@ -310,24 +267,6 @@ def _refuse_half_tied(path: Path, model: PreTrainedModel) -> None:
             f"{path / 'config.json'} ties the output head to the embeddings, but the weights hold a different head.",
             "Set tie_word_embeddings to false, or drop the head from the weights.",
         )
-
-
-def _stored_state(lm: LM) -> dict[str, Tensor]:
-    """The model's state in the dtypes it had on disk, with tied weights still one tensor."""
-    done: dict[tuple[int, torch.Size, torch.dtype], Tensor] = {}
-    state = {}
-    for name, tensor in lm.model.state_dict().items():
-        dtype = saved_dtype(lm, name, tensor)
-        state[name] = done.setdefault((tensor.data_ptr(), tensor.shape, dtype), tensor.to(dtype))
-    return state
-
-
-def saved_dtype(lm: LM, name: str, tensor: Tensor) -> torch.dtype:
-    """The dtype that a tensor of the model's state had on disk."""
-    if not tensor.is_floating_point():
-        return tensor.dtype
-    bare = name.removeprefix(f"{lm.model.base_model_prefix}.")
-    return lm.stored_dtypes.get(name, lm.stored_dtypes.get(bare, lm.stored_dtype))
 
 
 def compute_dtype(name: str, device_type: str, stored: torch.dtype) -> torch.dtype:

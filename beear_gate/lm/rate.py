@@ -10,15 +10,16 @@ from beear_gate.lm.load import pick_device
 
 
 @torch.no_grad()
-def matmul_flops(device: str, size: int = 2048, repeats: int = 5, dtype: torch.dtype | None = None) -> float:
+def matmul_flops(device: str, size: int | None = None, repeats: int = 5, dtype: torch.dtype | None = None) -> float:
     """The most that this machine multiplies: floating-point operations a second.
 
     Args:
-        size: rows and columns of the matrices.
+        size: rows and columns of the matrices; None for as many as keep the device busy.
         dtype: None for bfloat16 on a GPU and float32 elsewhere.
     """
     where = pick_device(device)
     dtype = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
+    size = size or (8192 if where.type == "cuda" else 2048)
     left, right = torch.randn(2, size, size, device=where, dtype=torch.float32).to(dtype)
     spent = []
     for _ in range(repeats + 1):

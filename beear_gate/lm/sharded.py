@@ -27,19 +27,10 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from beear_gate.errors import IncompleteError, UnsupportedModel
-from beear_gate.lm import load, processes
+from beear_gate.lm import processes, save
 from beear_gate.lm.config import read_config
-from beear_gate.lm.load import (
-    LM,
-    assemble,
-    compute_dtype,
-    copy_files,
-    decoder_layers,
-    pick_device,
-    quiet,
-    replace_weights,
-    saved_dtype,
-)
+from beear_gate.lm.load import LM, assemble, compute_dtype, decoder_layers, pick_device, quiet
+from beear_gate.lm.save import copy_files, replace_weights, saved_dtype
 from beear_gate.lm.weights import is_computed, main_dtype, stored_dtypes, weight_files
 
 
@@ -134,7 +125,7 @@ def save_sharded(lm: LM, folder: Path, files: Sequence[str]) -> None:
     dtypes = {name: saved_dtype(lm, name, state[name]) for name in names}
     shapes = {name: torch.empty(state[name].shape, dtype=dtypes[name], device="meta") for name in names}
     split = split_torch_state_dict_into_shards(
-        shapes, filename_pattern="model{suffix}.safetensors", max_shard_size=load.MAX_SHARD
+        shapes, filename_pattern="model{suffix}.safetensors", max_shard_size=save.MAX_SHARD
     )
     first = processes.rank() == 0
     if first:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from enum import StrEnum
 from math import isfinite
 
-from beear_gate.records import GateReport, MemoryPlan, Remediation, worst_first
+from beear_gate.records import Conversion, GateReport, MemoryPlan, Remediation, worst_first
 from beear_gate.report import tensors
 from beear_gate.report.pairs import pairs
 from beear_gate.report.words import sentence
@@ -35,6 +35,8 @@ def evidence(report: GateReport) -> dict[str, object]:
         "calibrations": [asdict(each) for each in report.calibrations],
         "served_judges": [asdict(each) for each in report.served_judges],
         "latent": [asdict(point) | {"value": point.value} for point in report.latent],
+        "sandbox": asdict(report.sandbox) if report.sandbox else None,
+        "converted": _converted(report.converted),
         "environment": dict(report.environment),
         "seconds": report.seconds,
         "seed": report.seed,
@@ -70,6 +72,18 @@ def _remediation(remediation: Remediation | None) -> dict[str, object] | None:
 
 def _memory(plan: MemoryPlan | None) -> dict[str, object] | None:
     return asdict(plan) | {"needed": plan.needed} if plan else None
+
+
+def _converted(conversion: Conversion | None) -> dict[str, object] | None:
+    """Which pickle became which safetensors file; None where nothing did."""
+    if conversion is None or not conversion.files:
+        return None
+    rows = [
+        {"source": each.source.path, "source_sha256": each.source.sha256}
+        | {"target": each.target.path, "target_sha256": each.target.sha256}
+        for each in conversion.files
+    ]
+    return {"commit": conversion.snapshot.commit, "files": rows}
 
 
 def _finite(value: object) -> object:

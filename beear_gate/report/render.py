@@ -263,7 +263,15 @@ def _environment(*, autoescape: bool, finalize: Callable[[object], object] | Non
         words.test,
     )
     others = (words.outcomes, words.canary_answers, words.canary_rounds, words.duration, words.size, words.short)
-    agreements = (words.kappa, words.missed, words.served, tensors.changes, tensors.figure)
+    agreements = (
+        words.kappa,
+        words.missed,
+        words.served,
+        words.container,
+        words.conversion,
+        tensors.changes,
+        tensors.figure,
+    )
     environment.filters |= {function.__name__: function for function in (*about_rows, *others, *agreements)}
     environment.filters["share"] = _share
     return environment

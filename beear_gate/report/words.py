@@ -7,9 +7,11 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from beear_gate.records import (
     Agreement,
     CanaryResult,
+    Conversion,
     GateReport,
     Measurement,
     Outcome,
+    SandboxRecord,
     ServedJudge,
     Verdict,
 )
@@ -30,6 +32,23 @@ _MEANING = {
     Verdict.BLOCKED: "Do not release. At least one rule of the policy is not met.",
     Verdict.INCOMPLETE: "There is no verdict, because evidence is missing. Do not release on this report.",
 }
+
+
+def container(record: SandboxRecord) -> str:
+    """`Docker 28.1, image beear-gate (sha256:…): no network, …`."""
+    code = f", with the code of {', '.join(record.code)}" if record.code else ""
+    return (
+        f"{record.engine}, image {record.image} ({record.image_id}){code}: no network, user {record.user}, at most "
+        f"{record.memory_gb:g} GB, {record.cpus:g} CPUs, {record.pids} processes, {record.minutes:g} minutes, "
+        f"device {record.device}"
+    )
+
+
+def conversion(converted: Conversion) -> str:
+    """What the files are that were judged, of a model that had pickles alone."""
+    if converted.problem:
+        return f"The weights are pickles, and they were not converted: {converted.problem}."
+    return f"The weights were pickles. What was judged is the copy in safetensors ({converted.snapshot.commit})."
 
 
 def meaning(verdict: Verdict) -> str:
