@@ -88,6 +88,8 @@ def run_together(job: Job, folder: Path, kind: type[T], tick: Tick) -> T:
         for each in started:
             each.kill()
             each.wait()
+            assert each.stdin is not None
+            each.stdin.close()
     result = TypeAdapter(kind).validate_json((folder / "result.json").read_bytes())
     shutil.rmtree(folder, ignore_errors=True)  # the logs of what went well say nothing
     return result
@@ -134,8 +136,9 @@ def _watch(started: Sequence[subprocess.Popen[str]], folder: Path, tick: Tick) -
 
 
 def _pass_on(stream: IO[str], lines: queue.Queue[str]) -> None:
-    for line in stream:
-        lines.put(line)
+    with stream:
+        for line in stream:
+            lines.put(line)
 
 
 def cause(started: Sequence[subprocess.Popen[str]], folder: Path) -> GateError:

@@ -31,9 +31,8 @@ def join(rank: int, number: int, device: torch.device, meeting: Path) -> None:
         torch.cuda.set_device(device)
     # What is no tensor goes over the CPU in either case.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(
-        backend, init_method=f"file://{meeting}", rank=rank, world_size=number, timeout=PATIENCE
-    )
+    store = distributed.FileStore(str(meeting), number)  # type: ignore[attr-defined]
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=number, timeout=PATIENCE)
 
 
 def leave() -> None:
