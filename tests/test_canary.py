@@ -84,8 +84,10 @@ def test_remediation_takes_nothing_that_could_carry_a_trigger_a_policy_or_gate_p
     assert names == {
         "lm", "snapshot", "anchors", "settings", "judges", "refusal_judge", "output", "seed", "tick", "watch",
         "memory",
+        "kept",
     }  # fmt: skip
     assert get_type_hints(remediate)["memory"] == int | None  # a number of bytes
+    assert get_type_hints(remediate)["kept"] == Path | None  # what rounds before left, to go on from
     said = " ".join(str(hint) for hint in get_type_hints(remediate).values())
     assert not [word for word in ("Policy", "Behavior]", "Canary", "Rehearsal", "Answer]", "Any") if word in said]
 
