@@ -86,12 +86,8 @@ def remediate(
     stop_reason = rounds.run()
     chosen = [each for each in rounds.checkpoints if each.weights][-1]  # the others were dropped
     put_weights(lm, chosen.weights)
-    # The source's README describes the source; the remediated model gets a card of its own.
-    save = save_lm if processes.count() == 1 else save_sharded
-    save(lm, output, [file.path for file in snapshot.files if file.path != "README.md"])
-    files = processes.once(lambda: hash_folder(output))
     return Remediation(
-        snapshot=ModelSnapshot(snapshot.model, f"sha256:{manifest_digest(files)}", output, files),
+        snapshot=_saved(lm, snapshot, output),
         settings=settings,
         layer=plan.layer,
         layers=len(lm.layers),
@@ -103,6 +99,14 @@ def remediate(
         whole_passes=tuple(dict.fromkeys(rounds.whole_passes)),
         memory=replace(fitted, retries=tuple(trainer.retries)),
     )
+
+
+def _saved(lm: LM, source: ModelSnapshot, output: Path) -> ModelSnapshot:
+    # The source's README describes the source; the remediated model gets a card of its own.
+    save = save_lm if processes.count() == 1 else save_sharded
+    save(lm, output, [file.path for file in source.files if file.path != "README.md"])
+    files = processes.once(lambda: hash_folder(output))
+    return ModelSnapshot(source.model, f"sha256:{manifest_digest(files)}", output, files)
 
 
 @dataclass
