@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor
 from beear_gate.beear import replay as replay_module
 from beear_gate.beear.attack import Attack, Kind, make_attack
 from beear_gate.beear.entrapment import Sample, entrap, frozen, whole_passes
+from beear_gate.beear.layout import Answers
 from beear_gate.beear.plan import resolve
-from beear_gate.beear.replay import Answers, Losses, Replay
+from beear_gate.beear.replay import Losses, Replay
 from beear_gate.lm import LM
 from beear_gate.lm.encode import Pair
 from beear_gate.records import RemediationSettings
@@ -52,7 +54,7 @@ def test_loss_and_gradient_are_those_of_whole_passes(tmp_path: Path, family: str
     drawn = samples(attack, prompts)
     torch.manual_seed(0)
     delta_NH = (torch.randn(3, lm.hidden_size) * attack.rms).requires_grad_()
-    replay = Replay(lm, attack)
+    replay = Replay(lm, attack, drawn)
     equation_2(lm, replay.losses, delta_NH, drawn[:2])  # recorded in two batches of other widths
     loss, gradient = equation_2(lm, replay.losses, delta_NH, drawn)
     expected, wanted = equation_2(lm, whole_passes(lm, attack), delta_NH, drawn)
@@ -67,7 +69,7 @@ def test_the_first_and_the_last_layer_can_be_perturbed(tmp_path: Path, layer: in
     attack = make_attack(lm, "latent", layer, 2, prompts, random.Random(0))
     drawn = samples(attack, prompts)
     delta_NH = torch.full((2, lm.hidden_size), 0.1, requires_grad=True)
-    loss, gradient = equation_2(lm, Replay(lm, attack).losses, delta_NH, drawn)
+    loss, gradient = equation_2(lm, Replay(lm, attack, drawn).losses, delta_NH, drawn)
     expected, wanted = equation_2(lm, whole_passes(lm, attack), delta_NH, drawn)
     assert torch.allclose(loss, expected, rtol=1e-5) and torch.allclose(gradient, wanted, rtol=1e-4, atol=1e-7)
 
@@ -107,7 +109,8 @@ def test_every_sample_is_recorded_once_and_the_layers_before_delta_are_left_alon
 
     prompts = random_prompts(4, 20)
     attack = make_attack(lm, "latent", 2, 2, prompts, random.Random(0))
-    replay, drawn = Replay(lm, attack), samples(attack, prompts)
+    drawn = samples(attack, prompts)
+    replay = Replay(lm, attack, drawn)
     handle = lm.layers[0].self_attn.register_forward_hook(count)  # type: ignore[union-attr]
     try:
         for _ in range(5):
@@ -141,12 +144,12 @@ def test_where_the_recording_does_not_fit_whole_passes_go_on(tmp_path: Path, mon
     expected = fit(lm)[0]
     record, calls = replay_module.record, 0
 
-    def full(lm: LM, attack: Attack, drawn: list[Answers]) -> list[replay_module.Recorded]:
+    def full(*args: Any) -> replay_module.Recorded:
         nonlocal calls
         calls += 1
         if calls > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return record(lm, attack, drawn)
+        return record(*args)
 
     monkeypatch.setattr(replay_module, "record", full)
     losses, _, plain = fit(lm)

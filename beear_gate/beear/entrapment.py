@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from beear_gate.beear.attack import Attack
+from beear_gate.beear.layout import Answers
 from beear_gate.beear.plan import Plan
-from beear_gate.beear.replay import Answers, Losses, Replay
+from beear_gate.beear.replay import Losses, Replay
 from beear_gate.errors import GateError, IncompleteError, OutOfMemory
 from beear_gate.lm import LM, answer_losses, encode_answer, encode_pairs, pad_batch, processes, prompt_ids
 from beear_gate.lm.encode import Pair, like_lengths
@@ -132,7 +133,7 @@ def entrap(lm: LM, attack: Attack, samples: Sequence[Sample], plan: Plan, rng: r
     losses: list[float] = []
     encoded = {sample: _answers(attack, sample, plan) for sample in samples}
     with frozen(lm):
-        replay, plain = _replay(lm, attack, list(encoded.values())[:CHECKED])
+        replay, plain = _replay(lm, attack, list(encoded.values()))
         for _ in range(plan.inner_steps):
             drawn = [encoded[sample] for sample in rng.sample(samples, min(plan.batch_size, len(samples)))]
             try:
@@ -176,15 +177,16 @@ def _answers(attack: Attack, sample: Sample, plan: Plan) -> Answers:
     return (wrong, Pair(prompt, sample.safe, sample.shared)) if plan.away_weight else (wrong,)
 
 
-def _replay(lm: LM, attack: Attack, tried: Sequence[Answers]) -> tuple[Losses | None, str]:
+def _replay(lm: LM, attack: Attack, samples: Sequence[Answers]) -> tuple[Losses | None, str]:
     """Steps that compute only what depends on delta, if they say the same as whole passes; else why not."""
     if attack.kind == "prefix":  # all of the prompt depends on delta
         return None, ""
-    replay = Replay(lm, attack)
+    tried = samples[:CHECKED]
     generator = torch.Generator().manual_seed(0)
     delta_NH = torch.randn(attack.n_tokens, lm.hidden_size, generator=generator).to(lm.device) * attack.rms
     expected = whole_passes(lm, attack)(delta_NH, tried)
     try:
+        replay = Replay(lm, attack, samples)
         found = replay.losses(delta_NH, tried)
     except GateError:
         raise

@@ -7,8 +7,8 @@ and y_s stand behind one copy of the prompt: neither sees the other, and both co
 loss of Equation 2 (arXiv 2406.17092) and its gradient are those of whole passes up to rounding. All this stands on
 conventions of transformers' decoders: hold it against whole passes on the model at hand before use.
 
-Shape suffixes: B samples, L later layers, P slots before p, S slots from p on, T = P + S, A tokens of an answer, K
-slots with logits.
+Shape suffixes as in `beear.layout`, and L later layers, P slots before p, S slots from p on, T = P + S, K slots with
+logits, V words of the vocabulary.
 """
 
 from __future__ import annotations
@@ -21,129 +21,63 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import DynamicCache
 
 from beear_gate.beear.attack import Attack
+from beear_gate.beear.layout import Answers, Layout, Texts, lay_in_row, lay_out
 from beear_gate.beear.perturbation import spread
 from beear_gate.lm import LM, processes
-from beear_gate.lm.encode import IGNORED, Pair, check_length, mean_losses
+from beear_gate.lm.encode import IGNORED
 
-Answers = tuple[Pair, ...]
-"""The answers of one sample: pairs with one and the same prompt, filler included."""
 Losses = Callable[[Tensor, Sequence[Answers]], list[Tensor]]
 """L(F(x, delta), y) by delta (N, H) and samples: of their first, second, ... answers a tensor (B,), in nats a token."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What of one sample does not depend on delta.
+    """What does not depend on delta, for the tokens of all samples.
 
     Attributes:
-        past: keys and values before p of each later layer, (L, 2, heads, p, size).
-        base: the perturbed module's output without delta, for the prompt from p on and for each answer, (tokens, H).
+        past: keys and values of the later layers for the tokens before p, (L, 2, tokens, heads, size).
+        base: the perturbed module's output without delta for the others, (tokens, H).
         in_tuple: whether the family's layers return tuples.
     """
 
     past: Tensor
-    base: tuple[Tensor, ...]
+    base: Tensor
     in_tuple: bool
 
 
 @dataclass
 class Replay:
-    """The samples of one entrapment, each recorded when it is first drawn."""
-
-    lm: LM
-    attack: Attack
-    recorded: dict[Answers, Recorded] = field(default_factory=dict)
-
-    def losses(self, delta_NH: Tensor, samples: Sequence[Answers]) -> list[Tensor]:
-        """As `Losses`. Raises: as `record`."""
-        missing = [answers for answers in dict.fromkeys(samples) if answers not in self.recorded]
-        if any(processes.gathered(bool(missing))):  # one process's record is a pass that all take part in
-            missing = missing or list(samples[:1])
-            self.recorded |= zip(missing, record(self.lm, self.attack, missing), strict=True)
-        return replayed_losses(self.lm, self.attack, delta_NH, samples, [self.recorded[each] for each in samples])
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Samples in one width. Slots: what was kept, the rest of the prompt (both end at one slot for all), each answer.
-
-    Attributes:
-        ids_BS, places_BT, parts_BT: token ids; the positions that the model counts; -1 for padding, 0 for the prompt, n
-            for the n-th answer.
-        begins: the first slot of the rest of the prompt, then of each answer.
-        answers: for each answer, the slots whose logits predict its tokens (A,), and those tokens (B, A).
-    """
-
-    ids_BS: Tensor
-    places_BT: Tensor
-    parts_BT: Tensor
-    begins: tuple[int, ...]
-    answers: tuple[tuple[Tensor, Tensor], ...]
-
-
-@torch.no_grad()
-def record(lm: LM, attack: Attack, samples: Sequence[Answers]) -> list[Recorded]:
-    """Read whole samples once.
+    """Entrapment on these samples, each recorded when it is first drawn.
 
     Raises:
         UsageError: a sample is longer than the model's context.
-        Exception: whatever a model of other conventions raises.
     """
-    layout = _lay_out(lm, samples, [0] * len(samples))
-    seen: list[Any] = []
-    handle = attack.module.register_forward_hook(lambda module, args, output: seen.append(output))
-    cache = DynamicCache()
-    try:
-        _run(lm, layout, cache, torch.zeros(1, dtype=torch.long, device=lm.device))
-    finally:
-        handle.remove()
-    in_tuple = isinstance(seen[0], tuple)
-    base_BTH = seen[0][0] if in_tuple else seen[0]
-    end = layout.begins[1]
-    found = []
-    for row, answers in enumerate(samples):
-        kept, length = _kept(attack, answers), len(answers[0].prompt)
-        first = end - length
-        later: list[Any] = cache.layers[_untouched(lm, attack) :]
-        states = [torch.stack([each.keys[row], each.values[row]])[:, :, first : first + kept] for each in later]
-        base = [base_BTH[row, first + kept : end]]
-        base += [base_BTH[row, b : b + len(pair.answer)] for b, pair in zip(layout.begins[1:], answers, strict=True)]
-        past = torch.stack(states) if states else torch.empty(0, 2, 1, kept, 1, device=lm.device)
-        found.append(Recorded(past, tuple(part.clone() for part in base), in_tuple))
-    return found
 
+    lm: LM
+    attack: Attack
+    samples: Sequence[Answers]
+    recorded: Recorded | None = None
+    done: set[int] = field(default_factory=set)
 
-def replayed_losses(
-    lm: LM, attack: Attack, delta_NH: Tensor, samples: Sequence[Answers], recorded: Sequence[Recorded]
-) -> list[Tensor]:
-    """As `Losses`, from what was recorded of each sample; the gradient reaches delta."""
-    kept = [_kept(attack, answers) for answers in samples]
-    layout, past = _lay_out(lm, samples, kept), max(kept)
-    cache = _cache(lm, attack, recorded, past)
-    end_B = torch.full((len(samples),), layout.begins[1] - past, device=lm.device)
-    start_B = end_B - torch.tensor([len(answers[0].prompt) for answers in samples], device=lm.device)
-    base_BSH = _base(layout, recorded, past)
-    delta_BSH = spread(delta_NH, start_B, attack.last(start_B, end_B), base_BSH.shape[1]).to(base_BSH.dtype)
-    slots_K = torch.unique(torch.cat([slots_A for slots_A, _ in layout.answers])) - past
-    with _replayed(lm, attack, base_BSH + delta_BSH, recorded[0].in_tuple):
-        logits_BKV = _run(lm, layout, cache, slots_K)
-    if logits_BKV.shape[1] != len(slots_K):
-        logits_BKV = logits_BKV[:, slots_K]
-    found = []
-    for slots_A, labels_BA in layout.answers:
-        logits_BAV = logits_BKV[:, torch.searchsorted(slots_K, slots_A - past)]
-        found.append(mean_losses(logits_BAV, labels_BA))
-    return found
+    def __post_init__(self) -> None:
+        self.texts = lay_in_row(self.lm, self.attack, list(dict.fromkeys(self.samples)))
 
+    def losses(self, delta_NH: Tensor, samples: Sequence[Answers]) -> list[Tensor]:
+        """As `Losses`, for some of the samples; the gradient reaches delta.
 
-def _kept(attack: Attack, answers: Answers) -> int:
-    """p: prompt tokens before the first that delta reaches."""
-    zero = torch.zeros(1, dtype=torch.long)
-    return max(0, int(attack.last(zero, zero + len(answers[0].prompt))) - attack.n_tokens)
+        Raises:
+            Exception: whatever a model of other conventions raises.
+        """
+        numbers = [self.texts.number[each] for each in samples]
+        missing = [number for number in dict.fromkeys(numbers) if number not in self.done]
+        if self.recorded is None or any(processes.gathered(bool(missing))):
+            missing = missing or numbers[:1]  # one process's record is a pass that all take part in
+            self.recorded = record(self.lm, self.attack, self.texts, missing, self.recorded)
+            self.done |= set(missing)
+        return replayed_losses(self.lm, self.attack, self.texts, self.recorded, delta_NH, numbers)
 
 
 def _untouched(lm: LM, attack: Attack) -> int:
@@ -151,92 +85,113 @@ def _untouched(lm: LM, attack: Attack) -> int:
     return next((number + 1 for number, layer in enumerate(lm.layers) if layer is attack.module), 0)
 
 
-def _lay_out(lm: LM, samples: Sequence[Answers], kept: Sequence[int]) -> Layout:
-    """Put samples into one width, of which the first `kept` prompt tokens are not computed."""
-    check_length(lm, max(len(pair.prompt) + len(pair.answer) for answers in samples for pair in answers))
-    rests = [len(answers[0].prompt) - past for answers, past in zip(samples, kept, strict=True)]
-    lengths = [max(len(pair.answer) for pair in pairs) for pairs in zip(*samples, strict=True)]
-    begins = [max(kept), max(kept) + max(rests)]
-    for length in lengths:
-        begins.append(begins[-1] + length)
-    ids = torch.full((len(samples), begins[-1]), lm.pad_id)
-    places, parts = torch.zeros_like(ids), torch.full_like(ids, -1)
+@torch.no_grad()
+def record(lm: LM, attack: Attack, texts: Texts, numbers: Sequence[int], known: Recorded | None) -> Recorded:
+    """Read whole samples once, and put down what is seen beside what is known.
 
-    def put(row: int, at: int, tokens: Sequence[int], place: int, part: int) -> None:
-        slots = slice(at, at + len(tokens))
-        ids[row, slots] = torch.tensor(tokens, dtype=torch.long)
-        places[row, slots] = torch.arange(place, place + len(tokens))
-        parts[row, slots] = part
-
-    labels = [torch.full((len(samples), length), IGNORED) for length in lengths]
-    for row, (answers, past, rest) in enumerate(zip(samples, kept, rests, strict=True)):
-        prompt = answers[0].prompt
-        put(row, begins[0] - past, prompt[:past], 0, 0)
-        put(row, begins[1] - rest, prompt[past:], past, 0)
-        for number, pair in enumerate(answers, 1):
-            put(row, begins[number], pair.answer, len(prompt), number)
-            labels[number - 1][row, pair.forced : len(pair.answer)] = torch.tensor(pair.answer[pair.forced :])
-    predicted = []
-    for begin, each in zip(begins[1:], labels, strict=False):
-        slots = torch.tensor([begins[1] - 1, *range(begin, begin + each.shape[1] - 1)])
-        wanted = (each != IGNORED).any(0)
-        predicted.append((slots[wanted].to(lm.device), each[:, wanted].to(lm.device)))
-    ids, places, parts = (each.to(lm.device) for each in (ids[:, begins[0] :], places, parts))
-    return Layout(ids, places, parts, tuple(begins[:-1]), tuple(predicted))
-
-
-def _cache(lm: LM, attack: Attack, recorded: Sequence[Recorded], width: int) -> DynamicCache:
-    """Keys and values before p of all samples, padded on the left."""
+    Raises:
+        Exception: whatever a model of other conventions raises.
+    """
+    layout = lay_out(texts, numbers)
+    seen: list[Any] = []
+    handle = attack.module.register_forward_hook(lambda module, args, output: seen.append(output))
     cache = DynamicCache()
-    if width:
-        past = torch.stack([F.pad(each.past, (0, 0, width - each.past.shape[3], 0)) for each in recorded], dim=2)
-        for number, (keys, values) in enumerate(past, _untouched(lm, attack)):
-            cache.update(keys, values, number)
+    try:
+        _run(lm, texts, layout, 0, cache, torch.zeros(1, dtype=torch.long, device=lm.device))
+    finally:
+        handle.remove()
+    base_BTH = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+    later: list[Any] = cache.layers[_untouched(lm, attack) :]
+    if known is None:
+        # Room for all samples at once: what grows is copied again and again. Zeros, because padding may stand for what
+        # is not recorded yet, and attention multiplies what it does not see by 0.
+        keys = later[0].keys if later else base_BTH[:, None]
+        past = keys.new_zeros(len(later), 2, texts.kept, keys.shape[1], keys.shape[3])
+        base_FH = base_BTH.new_zeros(len(texts.ids_F) - 1 - texts.kept, base_BTH.shape[-1])
+        known = Recorded(past, base_FH, isinstance(seen[0], tuple))
+    first = layout.begins[0]
+    numbers_BP, numbers_BS = layout.numbers_BT[:, :first], layout.numbers_BT[:, first:]
+    before_BP, after_BS = numbers_BP < texts.kept, numbers_BS < len(texts.ids_F) - 1
+    for number, layer in enumerate(later):
+        for place, states in enumerate((layer.keys, layer.values)):
+            known.past[number, place, numbers_BP[before_BP]] = states.transpose(1, 2)[:, :first][before_BP]
+    known.base[numbers_BS[after_BS] - texts.kept] = base_BTH[:, first:][after_BS]
+    return known
+
+
+def replayed_losses(
+    lm: LM, attack: Attack, texts: Texts, recorded: Recorded, delta_NH: Tensor, numbers: Sequence[int]
+) -> list[Tensor]:
+    """As `Losses`, for samples that are recorded."""
+    layout = lay_out(texts, numbers)
+    past = layout.begins[0]
+    # A slot of padding takes what is recorded of some token: nothing attends to it.
+    numbers_BS = (layout.numbers_BT[:, past:] - texts.kept).clamp(max=len(recorded.base) - 1)
+    base_BSH = recorded.base[numbers_BS]
+    end_B = torch.full((len(numbers),), layout.begins[1] - past, device=lm.device)
+    start_B = end_B - texts.lengths_MG[numbers, :2].sum(1).to(lm.device)
+    delta_BSH = spread(delta_NH, start_B, attack.last(start_B, end_B), base_BSH.shape[1]).to(base_BSH.dtype)
+    slots_K = torch.unique(torch.cat([slots_A for slots_A, _ in layout.labels])) - past
+    cache = _cache(lm, attack, recorded, layout.numbers_BT[:, :past].clamp(max=texts.kept - 1))
+    with _replayed(lm, attack, base_BSH + delta_BSH, recorded.in_tuple):
+        logits_BKV = _run(lm, texts, layout, past, cache, slots_K.to(lm.device))
+    if logits_BKV.shape[1] != len(slots_K):
+        logits_BKV = logits_BKV[:, slots_K]
+    return _mean_losses(logits_BKV, [(torch.searchsorted(slots_K, slots_A - past), y) for slots_A, y in layout.labels])
+
+
+def _mean_losses(logits_BKV: Tensor, labels: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """As `encode.mean_losses`, of several answers that share logits."""
+    vocabulary = logits_BKV.shape[-1]
+    # Flat: over any dimension but the last one, the softmax of a CPU is several times slower.
+    scores = logits_BKV.float().flatten(0, 1).log_softmax(-1).view(len(logits_BKV), -1)
+    picked = [places_A.to(y.device) * vocabulary + y.clamp(min=0) for places_A, y in labels]
+    losses = -scores.gather(1, torch.cat(picked, 1))
+    found = []
+    for losses_BA, (_, y) in zip(torch.split(losses, [y.shape[1] for _, y in labels], 1), labels, strict=True):
+        asked_BA = y != IGNORED
+        found.append((losses_BA * asked_BA).sum(1) / asked_BA.sum(1).clamp(min=1))
+    return found
+
+
+def _cache(lm: LM, attack: Attack, recorded: Recorded, numbers_BP: Tensor) -> DynamicCache:
+    """Keys and values before p of a batch."""
+    cache = DynamicCache()
+    if numbers_BP.shape[1]:
+        for number, (keys, values) in enumerate(recorded.past, _untouched(lm, attack)):
+            cache.update(keys[numbers_BP].transpose(1, 2), values[numbers_BP].transpose(1, 2), number)
     return cache
 
 
-def _base(layout: Layout, recorded: Sequence[Recorded], past: int) -> Tensor:
-    """The module's output without delta in the layout's slots from p on, (B, S, H)."""
-    size = recorded[0].base[0].shape[-1]
-    base_BSH = recorded[0].base[0].new_zeros(*layout.ids_BS.shape, size)
-    for row, each in enumerate(recorded):
-        rest, *answers = each.base
-        base_BSH[row, layout.begins[1] - past - len(rest) : layout.begins[1] - past] = rest
-        for begin, part in zip(layout.begins[1:], answers, strict=True):
-            base_BSH[row, begin - past : begin - past + len(part)] = part
-    return base_BSH
-
-
-def _run(lm: LM, layout: Layout, cache: DynamicCache, slots_K: Tensor) -> Tensor:
-    """Logits of the slots that are computed, or of K of them where the model can leave out the others."""
+def _run(lm: LM, texts: Texts, layout: Layout, first: int, cache: DynamicCache, slots_K: Tensor) -> Tensor:
+    """Compute the slots from the first on: their logits, or of K of them where the model can leave out the others."""
     known = inspect.signature(lm.model.forward).parameters
     extra: dict[str, Any] = {"logits_to_keep": slots_K} if "logits_to_keep" in known else {}
     extra["cache" if "cache" in known else "past_key_values"] = cache
-    width = layout.ids_BS.shape[1]
+    places_BT, parts_BT = texts.places_F[layout.numbers_BT], texts.parts_F[layout.numbers_BT]
     logits: Tensor = lm.model(
-        input_ids=layout.ids_BS,
-        attention_mask=_masks(lm, layout),
-        position_ids=layout.places_BT[:, -width:],
+        input_ids=texts.ids_F[layout.numbers_BT[:, first:]],
+        attention_mask=_masks(lm, parts_BT, places_BT, first),
+        position_ids=places_BT[:, first:],
         use_cache=True,
         **extra,
     ).logits
     return logits
 
 
-def _masks(lm: LM, layout: Layout) -> Tensor | dict[str, Tensor]:
+def _masks(lm: LM, parts_BT: Tensor, places_BT: Tensor, first: int) -> Tensor | dict[str, Tensor]:
     """What each computed slot may attend to: additive, (B, 1, S, T); by the kind of layer where there are several."""
     config = lm.model.config.get_text_config()
-    parts_BT, places_BT, width = layout.parts_BT, layout.places_BT, layout.ids_BS.shape[1]
     slot_T = torch.arange(parts_BT.shape[1], device=parts_BT.device)
-    same_BST = (parts_BT[:, None] == 0) | (parts_BT[:, None] == parts_BT[:, -width:, None])
-    seen_BST = same_BST & (parts_BT[:, None] >= 0) & (slot_T <= slot_T[-width:, None])
+    same_BST = (parts_BT[:, None] == 0) | (parts_BT[:, None] == parts_BT[:, first:, None])
+    seen_BST = same_BST & (parts_BT[:, None] >= 0) & (slot_T <= slot_T[first:, None])
     window = getattr(config, "sliding_window", None) or 0
     kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
     masks = {}
     for kind in kinds:
         near_BST = seen_BST
         if kind == "sliding_attention":
-            near_BST = seen_BST & (places_BT[:, -width:, None] - places_BT[:, None] < window)
+            near_BST = seen_BST & (places_BT[:, first:, None] - places_BT[:, None] < window)
         # The lowest number and not -inf: a slot of padding sees nothing, and must not become NaN.
         lowest = torch.finfo(lm.model.dtype).min
         masks[kind] = torch.zeros_like(near_BST, dtype=lm.model.dtype).masked_fill(~near_BST, lowest)[:, None]

@@ -19,9 +19,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from beear_gate.beear.attack import Attack
 from beear_gate.beear.entrapment import frozen, whole_passes
+from beear_gate.beear.layout import Answers
 from beear_gate.beear.plan import RELATIVE_DEPTH
 from beear_gate.beear.removal import Split, Term, Trainer
-from beear_gate.beear.replay import Answers, Losses, Replay
+from beear_gate.beear.replay import Losses, Replay
 from beear_gate.lm import LM, generate, pad_batch
 from beear_gate.lm.encode import IGNORED, Pair
 from beear_gate.lm.load import pick_device
@@ -189,7 +190,7 @@ def _entrapment(lm: LM, length: int, batch_size: int) -> Part:
         (wrong.mean() - right.mean()).backward()  # type: ignore[no-untyped-call]
         lm.model.zero_grad(set_to_none=True)
 
-    replay = Replay(lm, attack)
+    replay = Replay(lm, attack, drawn)
 
     def replayed() -> None:
         with frozen(lm):
@@ -197,7 +198,7 @@ def _entrapment(lm: LM, length: int, batch_size: int) -> Part:
 
     def recorded() -> None:
         with frozen(lm):
-            step(Replay(lm, attack).losses)
+            step(Replay(lm, attack, drawn).losses)
 
     return Part(
         "entrapment",

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StaticCache
 
 from beear_gate.lm import processes
 from beear_gate.lm.encode import Pair, check_length, pad_batch
@@ -102,11 +102,20 @@ def _generate_batch(
                 input_ids=batch.ids_BT,
                 attention_mask=batch.mask_BT,
                 generation_config=settings,
+                **_room(lm, batch.ids_BT.shape[1] + max_new_tokens),
                 synced_gpus=processes.count() > 1,  # who is done first goes on until all are
             )
     finally:
         model.train(training)
     return [_until_stop(row, lm.stop_ids) for row in output[:, batch.ids_BT.shape[1] :].tolist()]
+
+
+def _room(lm: LM, tokens: int) -> dict[str, StaticCache]:
+    """Keys and values in place for all tokens from the start: a cache that grows is copied at every step."""
+    model: Any = lm.model
+    if not model._can_compile_fullgraph:  # what tells that a family can do with such a cache
+        return {}
+    return {"cache": StaticCache(config=model.config.get_text_config(decoder=True), max_cache_len=tokens)}
 
 
 def _until_stop(ids: list[int], stop_ids: tuple[int, ...]) -> tuple[int, ...]:
