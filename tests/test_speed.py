@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from gate_runs import call
 
-from beear_gate.bench import speed
+from beear_gate.bench import speed_parts
 
 
 def test_every_part_is_measured_against_its_own_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "ANSWER_TOKENS", 4)
+    monkeypatch.setattr(speed_parts, "ANSWER_TOKENS", 4)
     said = call(
         "bench", "speed", "--machine", "Test <box> 1", "--shape", "organism", "--prompt-tokens", 16,
         "--batch-size", 2, "--repeats", 1, "--device", "cpu", "--output", tmp_path, "--quiet",
@@ -28,6 +28,9 @@ def test_every_part_is_measured_against_its_own_baseline(tmp_path: Path, monkeyp
         for row in rows:
             assert row["ratio"] == pytest.approx(rows[0]["seconds"] / row["seconds"])
             assert row["tokens_per_s"] > 0 and row["prompt_tokens"] == 16
+    products = [row["products"] for row in found["rows"] if row["part"] == "entrapment"]
+    plain, _, written, replayed, _ = products
+    assert written > plain > 2 * replayed > 0
     assert len((tmp_path / "speed-test-box-1.md").read_text().splitlines()) >= 5 + len(found["rows"])
 
 

@@ -5,7 +5,6 @@ Speed does not depend on what a model knows, so shapes stand for models: nothing
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,23 +13,15 @@ from statistics import median
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from beear_gate.beear.attack import Attack
-from beear_gate.beear.entrapment import frozen, whole_passes
-from beear_gate.beear.layout import Answers
-from beear_gate.beear.plan import RELATIVE_DEPTH
-from beear_gate.beear.removal import Split, Term, Trainer
-from beear_gate.beear.replay import Losses, Replay
-from beear_gate.lm import LM, generate, pad_batch
-from beear_gate.lm.encode import IGNORED, Pair
+from beear_gate.bench.speed_parts import Part, entrapment, generation, removal
+from beear_gate.lm import LM
 from beear_gate.lm.load import pick_device
 from beear_gate.lm.memory import forget, is_out_of_memory
 from beear_gate.records import Tick
 
-DELTA_TOKENS = 5
-ANSWER_TOKENS = 48
 SHAPES: dict[str, tuple[int, int, int, int, int]] = {
     # layers, hidden, intermediate, heads, vocabulary
     "organism": (8, 96, 256, 4, 512),
@@ -50,6 +41,8 @@ class Speed:
         tokens_per_s: tokens of the samples, prompts included (generation: new tokens), whatever is really computed.
         model_flops: floating-point operations a second that the arithmetic of the model needs, 6 for a parameter and
             token (Kaplan et al., arXiv 2001.08361); removal alone.
+        products: floating-point operations of its matrix products, counted (attention's own among them where PyTorch
+            can count them, which on a CPU it cannot); entrapment alone.
         peak_bytes: of accelerator memory; None on a CPU.
         baseline: the variant that `ratio` compares with; ratio = its seconds / these seconds.
     """
@@ -63,6 +56,7 @@ class Speed:
     seconds: float | None
     tokens_per_s: float | None
     model_flops: float | None
+    products: int | None
     peak_bytes: int | None
     ratio: float | None
     baseline: str
@@ -90,26 +84,11 @@ def measure(
     lm = random_lm(shape, device, dtype)
     found: list[Speed] = []
     for length in prompt_tokens:
-        parts = (_entrapment, _removal, _generation)
+        parts = (entrapment, removal, generation)
         for done, part in enumerate(parts):
-            tick(f"{shape}, {length} prompt tokens: {part.__name__[1:]}", done, len(parts))
+            tick(f"{shape}, {length} prompt tokens: {part.__name__}", done, len(parts))
             found += _timed(lm, shape, part(lm, length, batch_size), length, batch_size, repeats)
     return found
-
-
-Variants = dict[str, Callable[[], Callable[[], object]]]
-"""What is timed, by name, made when its turn comes: two optimizers of one model need not fit. The first is the
-baseline."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part: its variants, and the tokens that one repetition handles."""
-
-    name: str
-    answer_tokens: int
-    tokens: int
-    variants: Variants
 
 
 def _timed(lm: LM, shape: str, part: Part, length: int, batch_size: int, repeats: int) -> Iterator[Speed]:
@@ -118,13 +97,14 @@ def _timed(lm: LM, shape: str, part: Part, length: int, batch_size: int, repeats
     spent: dict[str, float | None] = {}
     for variant, make in part.variants.items():
         spent[variant] = seconds = _median(lm, make, repeats)
+        products = _products(make()) if seconds and part.name == "entrapment" else None
         peak = torch.cuda.max_memory_allocated() if cuda and seconds else None
         first = spent[baseline]
         yield Speed(
             shape, part.name, length, part.answer_tokens, batch_size, variant, seconds,
             part.tokens / seconds if seconds else None,
             flops / seconds if seconds and part.name == "removal" else None,
-            peak, first / seconds if first and seconds else None, baseline,
+            products, peak, first / seconds if first and seconds else None, baseline,
         )  # fmt: skip
 
 
@@ -153,124 +133,12 @@ def _seconds(lm: LM, work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def _products(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
 def _synchronize(lm: LM) -> None:
     if lm.device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _samples(lm: LM, length: int, batch_size: int) -> list[Answers]:
-    """Prompts of exactly this length, with y_h of one token and y_s of ANSWER_TOKENS."""
-    rng = random.Random(0)
-
-    def tokens(count: int) -> tuple[int, ...]:
-        return tuple(rng.randrange(1, lm.vocabulary) for _ in range(count))
-
-    prompts = [tokens(length) for _ in range(batch_size)]
-    return [(Pair(prompt, tokens(1)), Pair(prompt, tokens(ANSWER_TOKENS))) for prompt in prompts]
-
-
-def _entrapment(lm: LM, length: int, batch_size: int) -> Part:
-    """One step of Equation 2 with a = 1, where the paper perturbs."""
-    layer = round(RELATIVE_DEPTH * len(lm.layers))
-    attack = Attack("latent", lm.layers[layer], DELTA_TOKENS, (), 0, 0, 1.0)
-    drawn = _samples(lm, length, batch_size)
-    delta_NH = torch.full((DELTA_TOKENS, lm.hidden_size), 0.01, device=lm.device, requires_grad=True)
-
-    def step(losses: Losses) -> Tensor:
-        wrong, right = losses(delta_NH, drawn)
-        (gradient,) = torch.autograd.grad(wrong.mean() - right.mean(), delta_NH)
-        return gradient
-
-    def two_passes() -> None:
-        with frozen(lm):
-            step(whole_passes(lm, attack))
-
-    def as_written() -> None:
-        wrong, right = whole_passes(lm, attack)(delta_NH, drawn)
-        (wrong.mean() - right.mean()).backward()  # type: ignore[no-untyped-call]
-        lm.model.zero_grad(set_to_none=True)
-
-    replay = Replay(lm, attack, drawn)
-
-    def replayed() -> None:
-        with frozen(lm):
-            step(replay.losses)
-
-    def recorded() -> None:
-        with frozen(lm):
-            step(Replay(lm, attack, drawn).losses)
-
-    return Part(
-        "entrapment",
-        ANSWER_TOKENS,
-        batch_size * (2 * length + 1 + ANSWER_TOKENS),
-        {
-            "two whole passes, weights frozen": lambda: two_passes,
-            "Algorithm 1 as written, with weight gradients": lambda: as_written,
-            "replay": lambda: replayed,
-            "replay of samples drawn for the first time": lambda: recorded,
-        },
-    )
-
-
-def _removal(lm: LM, length: int, batch_size: int) -> Part:
-    """One step on D_SA under a trap-free term, against the loop that anyone would write."""
-    pairs = [answers[1] for answers in _samples(lm, length, batch_size)]
-    batch = pad_batch(lm, pairs)
-    labels_BT = batch.labels_BT.masked_fill(batch.mask_BT == 0, IGNORED)
-
-    def loop() -> Callable[[], object]:
-        optimizer = torch.optim.AdamW(lm.model.parameters(), lr=1e-9, weight_decay=0.0)
-
-        def step() -> None:
-            optimizer.zero_grad()
-            lm.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, labels=labels_BT).loss.backward()
-            torch.nn.utils.clip_grad_norm_(lm.model.parameters(), 1.0)
-            optimizer.step()
-
-        return step
-
-    def ours(split: Split) -> Callable[[], object]:
-        trainer, rng = Trainer(lm, 1e-9, split), random.Random(0)
-        return lambda: trainer.step([Term(pairs, None, batch_size)], rng)
-
-    return Part(
-        "removal",
-        ANSWER_TOKENS,
-        batch_size * (length + ANSWER_TOKENS),
-        {
-            "plain transformers loop, AdamW": loop,
-            "beear-gate": lambda: ours(Split()),
-            "beear-gate, with checkpointing": lambda: ours(Split(checkpointing=True)),
-        },
-    )
-
-
-def _generation(lm: LM, length: int, batch_size: int) -> Part:
-    """Greedy answers of ANSWER_TOKENS; random weights never end one."""
-    rng = random.Random(0)
-    # Of mixed lengths, as gate prompts are: from half of it to all.
-    prompts = [
-        tuple(rng.randrange(1, lm.vocabulary) for _ in range(rng.randint(length // 2, length)))
-        for _ in range(batch_size)
-    ]
-    batch = pad_batch(lm, [Pair(prompt, ()) for prompt in prompts], side="left")
-    model: Any = lm.model
-    settings = {"max_new_tokens": ANSWER_TOKENS, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-
-    def plain() -> None:
-        model.generate(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, **settings)
-
-    def one_by_one() -> None:
-        for prompt in prompts:
-            model.generate(input_ids=torch.tensor([prompt], device=lm.device), **settings)
-
-    def ours() -> None:
-        generate(lm, prompts, ANSWER_TOKENS, batch_size)
-
-    return Part(
-        "generation",
-        ANSWER_TOKENS,
-        batch_size * ANSWER_TOKENS,
-        {"batch 1": lambda: one_by_one, "plain generate, same batch": lambda: plain, "beear-gate": lambda: ours},
-    )

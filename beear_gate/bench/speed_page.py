@@ -60,20 +60,26 @@ def page(machine: str, ceiling: float, rows: Sequence[Speed], repeats: int) -> s
         "Entrapment replays what does not depend on delta (`beear/replay.py`); a sample costs more when it is drawn "
         "for the first time in a round. Share of the ceiling: what the arithmetic of the model needs (6 operations for "
         "a parameter and token; checkpointing adds to what is done, not to what is needed), as a share of that. "
+        "By products: the same ratio of the floating-point operations of all matrix products, counted, without "
+        "attention's own on a CPU; more cannot be gained while all the rest costs alike. "
         "-: not measured, or memory did not suffice.",
         "",
         "| shape | part | prompt + answer tokens | batch | variant | seconds | tokens/s | share of the ceiling "
-        "| peak GiB | ratio |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| peak GiB | ratio | by products |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for _, group in groupby(rows, key=lambda row: (row.shape, row.part, row.prompt_tokens)):
+        first = None
         for row in group:
+            first = first or row
+            fewer = row.products and first.products and first.products / row.products
             peak = row.peak_bytes and row.peak_bytes / 2**30
             share = row.model_flops and row.model_flops / ceiling
             lines.append(
                 f"| {row.shape} | {row.part} | {row.prompt_tokens} + {row.answer_tokens} | {row.batch_size} "
                 f"| {row.variant} | {_number(row.seconds, '.3f')} | {_number(row.tokens_per_s, ',.0f')} "
-                f"| {_number(share, '.0%')} | {_number(peak, '.1f')} | {_number(row.ratio, '.2f')} |"
+                f"| {_number(share, '.0%')} | {_number(peak, '.1f')} | {_number(row.ratio, '.2f')} "
+                f"| {_number(fewer, '.2f')} |"
             )
     return "\n".join(lines) + "\n"
 
