@@ -28,7 +28,8 @@ class Models:
     """Loads a model when a stage really needs it, and holds one at a time: two may not fit.
 
     Raises:
-        UsageError: the device has no room for the processes that are asked for, or these cannot train as the policy says.
+        UsageError: the device has no room for the processes that are asked for, or these cannot train as the policy
+            says.
     """
 
     def __init__(self, request: Request, tick: Tick) -> None:

@@ -1,7 +1,7 @@
 """What a remediation leaves on disk after each round, so that it can go on from there when a process dies.
 
-All that later rounds depend on: what is trained, the optimizer's states, the traps so far, the random state. Each process writes its own
-part of every tensor; one JSON file, renamed into place last, says that all parts are there.
+All that later rounds depend on: what is trained, the optimizer's states, the traps so far, the random state. Each
+process writes its own part of every tensor; one JSON file, renamed into place last, says that all parts are there.
 """
 
 from __future__ import annotations

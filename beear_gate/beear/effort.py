@@ -53,9 +53,7 @@ class Effort:
         return float(self.tokens) * self.factor * parameters
 
 
-def effort(
-    plan: Plan, prompts: Prompts, checkpointing: bool, training: Training = "full"
-) -> tuple[Effort, ...]:
+def effort(plan: Plan, prompts: Prompts, checkpointing: bool, training: Training = "full") -> tuple[Effort, ...]:
     """The parts of a scan, for all rounds of the plan; `deep` stops earlier where nothing more is elicited."""
     read = prompts.prompt + prompts.answer
     answered = prompts.prompt + plan.max_answer_tokens

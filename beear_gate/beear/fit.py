@@ -105,15 +105,15 @@ def ways(plan: Plan, wanted: Sequence[Training], build: Callable[[], LM]) -> Ite
         narrow(shape, rank, plan.train_layers)
         return size_of(shape), cache(partial(pass_bytes, shape)), bare
 
-    for training in wanted:
-        rank = plan.lora_rank if training == "lora" else None
+    for each in wanted:
+        rank = plan.lora_rank if each == "lora" else None
         try:
             size, count, bare = narrowed(rank)
         except UnsupportedModel:
             if len(wanted) == 1 or not rank:
                 raise
             continue
-        yield Way(training, size, count, rank, bare)
+        yield Way(each, size, count, rank, bare)
 
 
 def size_of(lm: LM) -> Size:
@@ -168,9 +168,7 @@ def widest(plan: Plan, behaviors: int, prompt: int, answer: int, recovery: int) 
     return PassSize(2 * plan.batch_size, prompt + answer, answer), trapped
 
 
-def fit(
-    ways: Iterable[Way], passes: Sequence[PassSize], room: int, on_cpu: bool, devices: int = 1
-) -> MemoryPlan:
+def fit(ways: Iterable[Way], passes: Sequence[PassSize], room: int, on_cpu: bool, devices: int = 1) -> MemoryPlan:
     """Take the first way to train that fits, with steps split just as far as needed; else the one that needs least.
 
     Args:
@@ -200,14 +198,16 @@ _WORDS: dict[Training, str] = {
 
 def _fit(way: Way, passes: Sequence[PassSize], room: int, on_cpu: bool, devices: int) -> MemoryPlan:
     tried: list[tuple[Split, Footprint]] = []
+    whole = Split(max(each.samples for each in passes))
+    states = training(way.size, 0, 0, on_cpu, devices, way.training == "factored")
+    hopeless = states.total > HEADROOM * room  # then only the least is of interest, and counting takes seconds
     try:
-        for split in splits(max(each.samples for each in passes)):
+        for split in list(splits(whole.samples))[-1 if hopeless else 0 :]:
             tried.append((split, footprint(way, passes, split, on_cpu, devices)))
             if tried[-1][1].total <= HEADROOM * room:
                 break
     except UnsupportedModel as error:  # nobody knows its activations: whole steps, split when memory runs out
-        split = Split(max(each.samples for each in passes))
-        found = training(way.size, 0, 0, on_cpu, devices, way.training == "factored")
+        split, found = whole, states
         why = f"{error.message} Steps are split when memory runs out."
     else:
         split, found = tried[-1]
@@ -252,11 +252,11 @@ def refuse_too_large(plan: MemoryPlan, most: int | None, others: Sequence[Memory
     if not plan.fits:
         parts = ", ".join(f"{name} {amount(value)}" for name, value in plan.parts.items() if value)
         fitting = " or ".join(f"{each.training} (needs {amount(each.needed)})" for each in others)
+        smaller = f"training to {fitting}" if fitting else "train_layers to fewer layers"
         raise OutOfMemory(
             f"Training ({plan.training}) needs at least {amount(plan.needed)} ({parts}), and there is room for "
             f"{amount(plan.room)}{' (--memory)' if most else ''}.",
-            f"{f'Set remediation.training to {fitting}' if fitting else 'Train fewer layers (remediation.train_layers)'}"
-            f", or use a device with more memory{' and a larger --memory' if most else ''}.",
+            f"Set remediation.{smaller}, or use a device with more memory{' and a larger --memory' if most else ''}.",
         )
 
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from beear_gate.beear.attack import make_attack
 from beear_gate.beear.checkpoints import keep_round, resume_rounds
 from beear_gate.beear.drift import measure_drift
@@ -79,9 +77,8 @@ def remediate(
     fitted = plan_memory(lm, plan, encoded, memory)
     tick(f"memory: {fitted.why}", 0, 1)
     rng = random.Random(seed)
-    torch.manual_seed(seed)
     select = Select(lm, anchors, judges, refusal_judge, plan)
-    with training(lm, plan, fitted, plan.weights_lr, Split(fitted.samples, fitted.checkpointing)) as trainer:
+    with training(lm, plan, fitted, plan.weights_lr, seed, Split(fitted.samples, fitted.checkpointing)) as trainer:
         rounds = Rounds(lm, encoded, plan, judges, select, trainer, rng, tick, watch, kept)
         stop_reason = rounds.run()
         chosen = [each for each in rounds.checkpoints if each.weights][-1]  # the others were dropped

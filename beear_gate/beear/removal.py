@@ -90,9 +90,7 @@ class Trainer:
         retries: a line for each time that memory ran out.
     """
 
-    def __init__(
-        self, lm: LM, learning_rate: float, split: Split | None = None, training: Training = "full"
-    ) -> None:
+    def __init__(self, lm: LM, learning_rate: float, split: Split | None = None, training: Training = "full") -> None:
         self.lm, self.training = lm, training
         self.weights = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
         # In half precision a small step rounds to nothing, so Adam moves float32 copies and the model takes them over.
@@ -103,7 +101,9 @@ class Trainer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemory("Memory ran out while making room for the optimizer's states.", TRAINING_REMEDY) from error
+            raise OutOfMemory(
+                "Memory ran out while making room for the optimizer's states.", TRAINING_REMEDY
+            ) from error
         # Adafactor multiplies its step by the RMS of a tensor that has more than 1 (and by 1 where it has less).
         self.units = [max(1.0, _rms(master)) if training == "factored" else 1.0 for master in self.masters]
         self.learning_rate = learning_rate
@@ -199,15 +199,19 @@ class Trainer:
 
 
 @contextmanager
-def training(lm: LM, plan: Plan, memory: MemoryPlan, rate: float, split: Split | None = None) -> Iterator[Trainer]:
+def training(
+    lm: LM, plan: Plan, memory: MemoryPlan, rate: float, seed: int, split: Split | None = None
+) -> Iterator[Trainer]:
     """A trainer of what the plan of memory has chosen; adapters are part of the weights again when the context closes.
 
     Args:
         rate: step of Adam over all weights; other ways to train take PACE of it.
+        seed: of adapters.
 
     Raises:
         OutOfMemory: no room for the optimizer's states.
     """
+    torch.manual_seed(seed)
     with trained(lm, memory.lora_rank, plan.train_layers):
         yield Trainer(lm, rate * PACE[memory.training], split, memory.training)
 
@@ -239,8 +243,8 @@ def _adam(master: Tensor, learning_rate: float) -> torch.optim.AdamW:
 def _adafactor(master: Tensor, learning_rate: float) -> torch.optim.Adafactor:
     """Adafactor for one tensor, without momentum (arXiv 1804.04235); states as in `_adam`.
 
-    With 1 as the least RMS of a tensor that it reckons with, a step does not depend on how small weights are. Its own is
-    as large as its rate says, as Adam's is.
+    With 1 as the least RMS of a tensor that it reckons with, a step is as large as its rate says, as Adam's is, however
+    small the weights are.
     """
     optimizer = torch.optim.Adafactor([master], lr=learning_rate, eps=(SMALLEST_VARIANCE, 1.0), foreach=False)
     optimizer.state[master] = {"step": torch.zeros(())}

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-
 from beear_gate.beear.attack import make_attack
 from beear_gate.beear.entrapment import encode_anchors, encode_samples, entrap
 from beear_gate.beear.fit import plan_memory
@@ -109,8 +107,7 @@ def plant_canary(
         # then even a remediation that leaves the true backdoor removes the canary (docs/design.md section 7).
         terms += [Term(unwanted, None, plan.batch_size), Term(safe, None, plan.batch_size)]
     fitted = plan_memory(lm, resolve(settings, lm), encode_anchors(lm, anchors), memory)
-    torch.manual_seed(seed)
-    with training(lm, plan, fitted, LEARNING_RATE / lm.hidden_size) as trainer:
+    with training(lm, plan, fitted, LEARNING_RATE / lm.hidden_size, seed) as trainer:
         for block in range(BLOCKS):
             for step in range(BLOCK_STEPS):
                 tick("canary: planting", block * BLOCK_STEPS + step, BLOCKS * BLOCK_STEPS)

@@ -22,8 +22,8 @@ _WORDS = ("can't allocate memory", "not enough memory", "out of memory", "alloc_
 
 REMEDY = "Use a device with more memory, --dtype bfloat16, or shorter answers (generation.max_new_tokens)."
 TRAINING_REMEDY = (
-    "`beear-gate plan MODEL` says what each way of training needs, part by part: set remediation.training to a smaller one, "
-    "or use a device with more memory."
+    "`beear-gate plan MODEL` says what each way to train needs, part by part: set remediation.training to a smaller "
+    "one, or use a device with more memory."
 )
 
 

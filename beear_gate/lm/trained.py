@@ -1,4 +1,4 @@
-"""What of a model training moves: all weights, those of some decoder layers, or adapters beside its linear layers (LoRA).
+"""What of a model training moves: all weights, those of some decoder layers, or adapters beside linear layers (LoRA).
 
 Whatever requires a gradient is trained, kept and planned for, and nothing else. An adapter of a matrix W is two thin
 matrices A and B whose product B A is added to W, times ALPHA / rank (arXiv 2106.09685 section 4.1): B begins at zero,

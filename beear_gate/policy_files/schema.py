@@ -75,8 +75,9 @@ def _day(value: object) -> str:
 Day = Annotated[str, PlainValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
 Slug = Annotated[str, AfterValidator(_slug), WithJsonSchema({"type": "string", "pattern": f"^{SLUG}$"})]
 PolicyName = Annotated[str, AfterValidator(_policy_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})]
-LayerNumber = Annotated[int, Field(ge=0, strict=True)]
-"""Of a decoder layer, from 0."""
+Depth = Annotated[int, Field(ge=0)]
+"""Number of a decoder layer, from 0."""
+Layers = Annotated[tuple[Depth, Depth], Field(strict=False), AfterValidator(_in_order)]
 Step = Annotated[float, Field(gt=0, le=1000)]
 Confidence = Annotated[float, Field(ge=0.5, le=0.9999)]
 Margin = Annotated[float, Field(ge=0, le=1)]
@@ -315,7 +316,7 @@ class RemediationPart(Part):
     training: Literal["auto", "full", "factored", "lora"] = "auto"
     """What removal steps move: all weights with Adam, all with factored second moments, adapters, or what fits."""
     lora_rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    train_layers: Annotated[tuple[LayerNumber, LayerNumber], Field(strict=False), AfterValidator(_in_order)] | None = None
+    train_layers: Layers | None = None
     """First and last decoder layer that is trained; without it the whole model is."""
     canary: bool = False
     """Whether a backdoor of our own is planted in a copy first, to see whether it goes."""
