@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,7 +98,7 @@ class Trainer:
         try:
             self.masters = [_master(weight) for weight in self.weights]
             make = _adafactor if training == "factored" else _adam
-            self.optimizers = [make(master, learning_rate) for master in self.masters]
+            self.optimizers: list[Any] = [make(master, learning_rate) for master in self.masters]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -91,11 +92,11 @@ def _merge(lm: LM) -> None:
     """Add every adapter to its matrix, in float32, and take it out; where there are none, nothing."""
     if not hasattr(lm.model, "peft_config"):
         return
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora import Linear
 
     for name, layer in list(lm.model.named_modules()):
-        if isinstance(layer, LoraLayer):
-            base = layer.get_base_layer()
+        if isinstance(layer, Linear):
+            base: Any = layer.get_base_layer()
             base.weight.copy_(base.weight.float() + layer.get_delta_weight(_ADAPTER))
             parent, _, child = name.rpartition(".")
             setattr(lm.model.get_submodule(parent), child, base)
