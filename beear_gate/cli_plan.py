@@ -123,11 +123,10 @@ def _other_splits(found: ScanPlan) -> Table:
     from beear_gate.lm.footprint import amount
 
     passes = " or ".join(f"{each.samples} x {each.tokens}" for each in found.passes)
-    table = Table(f"a removal step that reads at once {passes} tokens, on one device", *map(_heading, found.ways))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for split in found.ways[0].splits:
-        table.add_row(split, *(amount(each.splits[split]) for each in found.ways))
+    table = Table(f"a removal step ({found.memory.training}) that reads at once {passes} tokens", "on one device")
+    table.columns[1].justify = "right"
+    for split, total in found.splits.items():
+        table.add_row(split, amount(total))
     return table
 
 

@@ -74,7 +74,6 @@ class WayPlan:
     Attributes:
         size: of the model with what is trained.
         memory: how it would be made to fit.
-        splits: bytes of a removal step in all, by how it is split.
         devices: how many are needed by GiB of each; None where no number does. Factored states and adapters are trained
             on one device alone.
     """
@@ -82,7 +81,6 @@ class WayPlan:
     training: Training
     size: Size
     memory: MemoryPlan
-    splits: dict[str, int]
     devices: dict[int, int | None]
 
 
@@ -91,7 +89,9 @@ class ScanPlan:
     """What a scan would take.
 
     Attributes:
-        ways: each way to train, with its own plan for this room and the GPUs that it needs.
+        memory: of the way to train that would be taken.
+        splits: bytes of its removal step in all, by how it is split.
+        ways: each way to train.
         passes: the largest of a step that is not split.
         entrapment: bytes that entrapment's replay keeps.
         evaluation: bytes of keys and values while gate prompts are answered.
@@ -110,6 +110,7 @@ class ScanPlan:
     device: str
     gpus: int
     memory: MemoryPlan
+    splits: dict[str, int]
     ways: tuple[WayPlan, ...]
     entrapment: int
     evaluation: int
@@ -152,6 +153,7 @@ def plan_scan(model: str, revision: str | None, policy: Policy, asked: Asked) ->
         device=where,
         gpus=gpus,
         memory=memory,
+        splits=_splits(next(each for each in every if each.training == memory.training), passes, on_cpu),
         ways=tuple(_way(each, passes, room, on_cpu, gpus) for each in every),
         entrapment=_replay(shape, size, plan, lengths, policy),
         evaluation=kv_bytes(size, asked.batch_size * (lengths.prompt + policy.max_new_tokens)),
@@ -277,7 +279,6 @@ def _way(way: Way, passes: Sequence[PassSize], room: int, on_cpu: bool, gpus: in
         way.training,
         way.size,
         fit([way], passes, room, on_cpu, devices),
-        _splits(way, passes, on_cpu),
         _devices(way, passes),
     )
 

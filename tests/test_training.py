@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from model_families import DEPTH, PROMPTS, load_tiny
+from report_sample import sample_report
 from safetensors import safe_open
 from test_little_memory import SETTINGS, anchors, judge
 from transformers import AutoModelForCausalLM
 
 from beear_gate.beear import remediate
-from beear_gate.beear.fit import trainings, ways
+from beear_gate.beear.entrapment import encode_anchors
+from beear_gate.beear.fit import plan_memory, trainings, ways
 from beear_gate.beear.plan import resolve
 from beear_gate.beear.removal import PACE, Term, Trainer, training
 from beear_gate.errors import OutOfMemory, UnsupportedModel, UsageError
@@ -24,10 +26,12 @@ from beear_gate.lm import LM, encode_pairs, prompt_ids
 from beear_gate.lm.dry_run import shape_of
 from beear_gate.lm.trained import narrow, without_adapters
 from beear_gate.records import MemoryPlan, ModelSnapshot, Remediation, RemediationSettings, Tick, Training
+from beear_gate.report import words
+from beear_gate.report.render import card, html
 
 WAYS: tuple[Training, ...] = ("full", "factored", "lora")
 RATE = 3e-3
-QUICK = replace(SETTINGS, outer_steps=2, lora_rank=4)
+QUICK = replace(SETTINGS, inner_steps=1, outer_steps=2, max_answer_tokens=3, lora_rank=4)
 
 
 def chosen(way: Training) -> MemoryPlan:
@@ -40,7 +44,8 @@ def terms(lm: LM) -> list[Term]:
 
 def logits(lm: LM) -> torch.Tensor:
     with torch.no_grad():
-        return lm.model(torch.tensor([prompt_ids(lm, PROMPTS[2])])).logits.float()
+        found: torch.Tensor = lm.model(torch.tensor([prompt_ids(lm, PROMPTS[2])])).logits.float()
+    return found
 
 
 def state(lm: LM) -> dict[str, torch.Tensor]:
@@ -166,9 +171,9 @@ def test_a_remediation_goes_on_from_the_last_round_and_keeps_only_what_is_traine
 
 
 def test_what_another_way_to_train_has_kept_is_not_taken_up(tmp_path: Path) -> None:
-    lora, full = (replace(QUICK, training=way) for way in ("lora", "full"))
-    with pytest.raises(Stopped):
-        run(tmp_path / "broken", lora, tick=stopping_after(1), kept=tmp_path / "kept")
+    lora, full = (replace(QUICK, training=way, rounds=1) for way in ("lora", "full"))
+    run(tmp_path / "broken", lora, kept=tmp_path / "kept")
+    shutil.rmtree(tmp_path / "broken")
     _, resumed = run(tmp_path / "broken", full, kept=tmp_path / "kept")
     _, whole = run(tmp_path / "whole", full)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -185,17 +190,28 @@ def test_the_saved_model_is_an_ordinary_one_with_the_weights_that_were_chosen(tm
     assert {name for name in saved if not torch.equal(saved[name], source[name])}
     again = load_tiny(tmp_path / "again", "llama")
     shutil.copy(tmp_path / "out" / "model.safetensors", tmp_path / "again")
-    lm = replace(again, model=AutoModelForCausalLM.from_pretrained(tmp_path / "again").eval())
+    plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
+    lm = replace(again, model=plain.eval())
     assert torch.allclose(seen[0], logits(lm), atol=1e-4)
     assert done.memory and (done.memory.training, done.memory.lora_rank) == ("lora", 4)
 
 
+def test_reports_say_what_was_trained() -> None:
+    done = sample_report().remediation
+    assert done and done.memory
+    said = words.training(done)
+    assert "adapters of rank 16 (LoRA)" in said and "unchanged, are mlp.experts.down_proj" in said
+    assert all("adapters of rank 16" in page for page in (html(sample_report()), card(sample_report())))
+    full = replace(done, memory=replace(done.memory, training="full"))
+    assert words.training(full) == "all weights, with Adam"
+    some = replace(full, settings=RemediationSettings(train_layers=(1, 2)))
+    assert words.training(some) == "the weights of decoder layers 1 to 2, with Adam"
+
+
 def test_auto_takes_the_first_that_fits_as_the_room_shrinks(tmp_path: Path) -> None:
-    taken = []
-    for place, room in enumerate((2**40, 1_000_000, 600_000)):
-        done, _ = run(tmp_path / str(place), replace(QUICK, rounds=1, outer_steps=1), memory=room)
-        assert done.memory
-        taken.append(done.memory.training)
-    assert taken == ["full", "factored", "lora"]
+    lm = load_tiny(tmp_path, "llama")
+    plan, encoded = resolve(QUICK, lm), encode_anchors(lm, anchors())
+    rooms = (2**40, 1_000_000, 600_000)
+    assert tuple(plan_memory(lm, plan, encoded, room).training for room in rooms) == WAYS
     with pytest.raises(OutOfMemory, match=r"remediation\.training to lora"):
-        run(tmp_path / "none", replace(QUICK, training="full"), memory=600_000)
+        plan_memory(lm, replace(plan, training="full"), encoded, 600_000)
