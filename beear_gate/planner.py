@@ -124,7 +124,8 @@ def plan_scan(model: str, revision: str | None, policy: Policy, asked: Asked) ->
     """Plan a scan of a folder, a config.json, or a model on a hub of which only the configuration is fetched.
 
     Raises:
-        GateError: as `hub.pull`, `config.read_config` and `dry_run.shape_of`; a device or dtype that does not exist.
+        GateError: as `hub.pull`, `config.read_config`, `dry_run.shape_of` and `fit.ways`; a device or dtype that does not
+            exist.
     """
     if asked.gpus and not asked.memory:
         raise UsageError("--gpus says nothing of their memory.", "Give --memory too, such as --memory 80GiB.")
@@ -138,8 +139,11 @@ def plan_scan(model: str, revision: str | None, policy: Policy, asked: Asked) ->
     passes = widest(plan, len(policy.behaviors), lengths.prompt, lengths.answer, recovery)
     on_cpu, gpus = where == "cpu", asked.gpus or 1
     room = asked.memory or free_memory(pick_device(asked.device))
-    every = list(ways(plan, trainings("auto"), partial(_again, shape)))
-    memory = fit([each for each in every if each.training in wanted], passes, room, on_cpu, gpus)
+    build = partial(_again, shape)
+    every = list(ways(plan, trainings("auto"), build))
+    # What the policy asks for and the family does not have is asked for by itself, and raises.
+    allowed = [each for each in every if each.training in wanted] or ways(plan, wanted, build)
+    memory = fit(allowed, passes, room, on_cpu, gpus)
     parts = effort(plan, lengths.prompts(policy), memory.checkpointing, memory.training)
     rate = asked.rate or (None if asked.gpus else matmul_flops(asked.device))
     return ScanPlan(

@@ -62,7 +62,7 @@ def trainings(wanted: Training | Literal["auto"], devices: int = 1) -> tuple[Tra
     if devices > 1 and wanted not in ("auto", "full"):
         raise UsageError(
             f"remediation.training is {wanted}, and several processes train all weights with Adam (full) alone.",
-            "Use --processes 1, or leave remediation.training at auto.",
+            "Use --processes 1 (for a plan, --gpus 1), or leave remediation.training at auto.",
         )
     if wanted != "auto":
         return (wanted,)
