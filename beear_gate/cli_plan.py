@@ -14,17 +14,18 @@ from beear_gate.cli_policy import load
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from beear_gate.planner import ScanPlan
+    from beear_gate.planner import ScanPlan, WayPlan
+    from beear_gate.records import MemoryPlan
 
 _WORDS = {
     "weights": "weights",
-    "masters": "float32 copies that Adam moves",
+    "masters": "float32 copies that the optimizer moves",
     "gradients": "gradients",
-    "optimizer": "Adam's two moments",
+    "optimizer": "the optimizer's moments",
     "activations": "activations of the largest pass",
     "logits": "logits of the answers",
     "gathered": "the layer at work, whole on every device",
-    "kept": "weights of the best round so far",
+    "kept": "what is trained, of the best round so far",
 }
 
 
@@ -55,9 +56,15 @@ def plan(
 def as_json(found: ScanPlan) -> dict[str, object]:
     """The plan as plain JSON values: bytes, FLOPs and seconds."""
     document = asdict(found)
-    document["memory"] |= {"needed": found.memory.needed, "fits": found.memory.fits}
+    document["memory"] |= _judged(found.memory)
+    for way, each in zip(document["ways"], found.ways, strict=True):
+        way["memory"] |= _judged(each.memory)
     document["effort"] = [asdict(each) | {"flops": each.flops(found.size.parameters)} for each in found.effort]
     return document
+
+
+def _judged(memory: MemoryPlan) -> dict[str, object]:
+    return {"needed": memory.needed, "fits": memory.fits}
 
 
 def _show(found: ScanPlan) -> None:
@@ -81,21 +88,33 @@ def _head(found: ScanPlan) -> str:
 
 
 def _memory(found: ScanPlan) -> Table:
+    """Every way to train by part, and what a scan holds besides."""
     from rich.table import Table
 
+    from beear_gate.beear.removal import Split
     from beear_gate.lm.footprint import amount
 
     one = {"cpu": "the CPU", "mps": "MPS"}.get(found.device, "one GPU")
     where = f"each of {found.gpus} GPUs" if found.gpus > 1 else one
-    table = Table("a removal step, all weights", f"on {where}")
-    table.columns[1].justify = "right"
-    for name, value in found.memory.parts.items():
-        if value:
-            table.add_row(_WORDS[name], amount(value))
-    table.add_row("in all", amount(found.memory.needed), style="bold", end_section=True)
-    table.add_row("entrapment keeps, between steps", amount(found.entrapment))
-    table.add_row("evaluation's keys and values", amount(found.evaluation))
+    table = Table(f"a removal step on {where}", *(_heading(each) for each in found.ways))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, words in _WORDS.items():
+        values = [each.memory.parts[name] for each in found.ways]
+        if any(values):
+            table.add_row(words, *(amount(value) if value else "-" for value in values))
+    totals = [amount(each.memory.needed) + ("" if each.memory.fits else ": too much") for each in found.ways]
+    table.add_row("in all", *totals, style="bold", end_section=True)
+    split = [str(Split(each.memory.samples, each.memory.checkpointing)) for each in found.ways]
+    table.add_row("split into", *(each.replace(", ", ",\n") for each in split), end_section=True)
+    for gib in found.ways[0].devices:
+        table.add_row(f"GPUs of {gib} GiB needed", *(str(each.devices[gib] or "none") for each in found.ways))
     return table
+
+
+def _heading(way: WayPlan) -> str:
+    trained = f" ({way.memory.lora_rank})" if way.memory.lora_rank else ""
+    return f"{way.training}{trained}"
 
 
 def _other_splits(found: ScanPlan) -> Table:
@@ -104,7 +123,7 @@ def _other_splits(found: ScanPlan) -> Table:
     from beear_gate.lm.footprint import amount
 
     passes = " or ".join(f"{each.samples} x {each.tokens}" for each in found.passes)
-    table = Table(f"a removal step that reads at once {passes} tokens", "on one device")
+    table = Table(f"a removal step ({found.memory.training}) that reads at once {passes} tokens", "on one device")
     table.columns[1].justify = "right"
     for split, total in found.splits.items():
         table.add_row(split, amount(total))
@@ -114,11 +133,15 @@ def _other_splits(found: ScanPlan) -> Table:
 def _words(found: ScanPlan) -> Iterator[str]:
     """What follows from the figures: whether it fits and why, how many devices, how long, and what that stands on."""
     from beear_gate.beear.effort import UTILIZATION
+    from beear_gate.lm.footprint import amount
     from beear_gate.report.words import duration
 
     yield f"{'Fits' if found.memory.fits else 'Does not fit'}: {found.memory.why}"
-    needed = ", ".join(f"{number or 'none'} of {gib} GiB" for gib, number in found.devices.items())
-    yield f"GPUs needed for all weights: {needed}"
+    bare = ", ".join(found.memory.without_adapters)
+    if bare:
+        yield f"Without adapters stay: {bare}"
+    keys = f"evaluation {amount(found.evaluation)} of keys and values"
+    yield f"Entrapment keeps {amount(found.entrapment)} between steps, {keys}."
     flops = {each.part: each.flops(found.size.parameters) for each in found.effort}
     total = sum(flops.values())
     shown = " + ".join(f"{part} {value:.2g}" for part, value in flops.items())

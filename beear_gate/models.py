@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from beear_gate.anchors import build_anchors
+from beear_gate.beear.fit import trainings
 from beear_gate.errors import IncompleteError
 from beear_gate.evaluation.choices import choose
 from beear_gate.evaluation.harness import run_tasks
@@ -27,13 +28,16 @@ class Models:
     """Loads a model when a stage really needs it, and holds one at a time: two may not fit.
 
     Raises:
-        UsageError: the device has no room for the processes that are asked for.
+        UsageError: the device has no room for the processes that are asked for, or these cannot train as the policy
+            says.
     """
 
     def __init__(self, request: Request, tick: Tick) -> None:
         self.request, self.policy, self.tick = request, request.policy, tick
         if request.processes > 1:
-            device_of(request.device, 0, request.processes)  # refused now rather than after hours
+            # Refused now rather than after hours.
+            device_of(request.device, 0, request.processes)
+            trainings(request.policy.remediation.training, request.processes)
         self._loaded: tuple[str, LM] | None = None
 
     def load(self, snapshot: ModelSnapshot) -> LM:

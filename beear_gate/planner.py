@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 from beear_gate.beear.effort import UTILIZATION, Effort, Prompts, effort, seconds
-from beear_gate.beear.fit import HEADROOM, Count, entrapment_bytes, fit, footprint, size_of, widest
+from beear_gate.beear.fit import (
+    HEADROOM,
+    Way,
+    entrapment_bytes,
+    fit,
+    footprint,
+    size_of,
+    trainings,
+    ways,
+    widest,
+)
 from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.removal import Split
 from beear_gate.errors import UsageError
 from beear_gate.hub import pull
 from beear_gate.lm import LM
 from beear_gate.lm.config import read_config, read_json
-from beear_gate.lm.dry_run import PassSize, pass_bytes, shape_of
+from beear_gate.lm.dry_run import PassSize, shape_of
 from beear_gate.lm.footprint import Size, kv_bytes
 from beear_gate.lm.load import compute_dtype, pick_device
 from beear_gate.lm.memory import free_memory
 from beear_gate.lm.rate import matmul_flops
 from beear_gate.lm.weights import declared_dtype
 from beear_gate.policy import Policy
-from beear_gate.records import Example, MemoryPlan
+from beear_gate.records import Example, MemoryPlan, Training
 
 INDEX = "model.safetensors.index.json"
 CHARACTERS = 3
@@ -57,15 +68,33 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class WayPlan:
+    """What one way to train would take.
+
+    Attributes:
+        size: of the model with what is trained.
+        memory: how it would be made to fit.
+        devices: how many are needed by GiB of each; None where no number does. Factored states and adapters are trained
+            on one device alone.
+    """
+
+    training: Training
+    size: Size
+    memory: MemoryPlan
+    devices: dict[int, int | None]
+
+
+@dataclass(frozen=True)
 class ScanPlan:
     """What a scan would take.
 
     Attributes:
-        splits: bytes of a removal step in all, by how it is split.
+        memory: of the way to train that would be taken.
+        splits: bytes of its removal step in all, by how it is split.
+        ways: each way to train.
         passes: the largest of a step that is not split.
         entrapment: bytes that entrapment's replay keeps.
         evaluation: bytes of keys and values while gate prompts are answered.
-        devices: how many are needed by GiB of each; None where activations alone do not fit.
         effort: FLOPs by part.
         rate, seconds: None where nobody said how fast the devices are.
         notes: what the figures stand on.
@@ -82,9 +111,9 @@ class ScanPlan:
     gpus: int
     memory: MemoryPlan
     splits: dict[str, int]
+    ways: tuple[WayPlan, ...]
     entrapment: int
     evaluation: int
-    devices: dict[int, int | None]
     effort: tuple[Effort, ...]
     rate: float | None
     seconds: float | None
@@ -95,12 +124,14 @@ def plan_scan(model: str, revision: str | None, policy: Policy, asked: Asked) ->
     """Plan a scan of a folder, a config.json, or a model on a hub of which only the configuration is fetched.
 
     Raises:
-        GateError: as `hub.pull`, `config.read_config` and `dry_run.shape_of`; a device or dtype that does not exist.
+        GateError: as `hub.pull`, `config.read_config`, `dry_run.shape_of` and `fit.ways`; a device or dtype that does
+            not exist.
     """
     if asked.gpus and not asked.memory:
         raise UsageError("--gpus says nothing of their memory.", "Give --memory too, such as --memory 80GiB.")
     # Elsewhere means on GPUs.
     where = "cuda" if asked.gpus else pick_device(asked.device).type
+    wanted = trainings(policy.remediation.training, asked.gpus or 1)
     shape, commit, notes = _shape(model, revision, where, asked.dtype)
     size, plan = size_of(shape), resolve(policy.remediation, shape)
     lengths = Lengths.of(policy)
@@ -108,9 +139,12 @@ def plan_scan(model: str, revision: str | None, policy: Policy, asked: Asked) ->
     passes = widest(plan, len(policy.behaviors), lengths.prompt, lengths.answer, recovery)
     on_cpu, gpus = where == "cpu", asked.gpus or 1
     room = asked.memory or free_memory(pick_device(asked.device))
-    count = cache(partial(pass_bytes, shape))
-    memory = fit(count, size, passes, room, on_cpu, gpus)
-    parts = effort(plan, lengths.prompts(policy), memory.checkpointing)
+    build = partial(_again, shape)
+    every = list(ways(plan, trainings("auto"), build))
+    # What the policy asks for and the family does not have is asked for by itself, and raises.
+    allowed = [each for each in every if each.training in wanted] or ways(plan, wanted, build)
+    memory = fit(allowed, passes, room, on_cpu, gpus)
+    parts = effort(plan, lengths.prompts(policy), memory.checkpointing, memory.training)
     rate = asked.rate or (None if asked.gpus else matmul_flops(asked.device))
     return ScanPlan(
         model=model,
@@ -123,10 +157,10 @@ def plan_scan(model: str, revision: str | None, policy: Policy, asked: Asked) ->
         device=where,
         gpus=gpus,
         memory=memory,
-        splits=_splits(count, size, passes, on_cpu),
+        splits=_splits(next(each for each in every if each.training == memory.training), passes, on_cpu),
+        ways=tuple(_way(each, passes, room, on_cpu, gpus) for each in every),
         entrapment=_replay(shape, size, plan, lengths, policy),
         evaluation=kv_bytes(size, asked.batch_size * (lengths.prompt + policy.max_new_tokens)),
-        devices=_devices(count, size, passes),
         effort=parts,
         rate=rate,
         seconds=seconds(parts, size.parameters, rate * gpus) if rate else None,
@@ -238,11 +272,26 @@ def _index_note(folder: Path, size: Size) -> Iterator[str]:
         )
 
 
-def _splits(count: Count, size: Size, passes: Sequence[PassSize], on_cpu: bool) -> dict[str, int]:
+def _again(shape: LM) -> LM:
+    """The same shape anew: adapters change the one that they are put into."""
+    return shape_of(copy.deepcopy(shape.model.config), shape.model.dtype, shape.path)
+
+
+def _way(way: Way, passes: Sequence[PassSize], room: int, on_cpu: bool, gpus: int) -> WayPlan:
+    devices = gpus if way.training == "full" else 1
+    return WayPlan(
+        way.training,
+        way.size,
+        fit([way], passes, room, on_cpu, devices),
+        _devices(way, passes),
+    )
+
+
+def _splits(way: Way, passes: Sequence[PassSize], on_cpu: bool) -> dict[str, int]:
     """Whole and single samples, without and with checkpointing."""
     most = max(each.samples for each in passes)
     chosen = (Split(most), Split(most, True), Split(1), Split(1, True))
-    return {str(split): footprint(count, size, passes, split, on_cpu).total for split in chosen}
+    return {str(split): footprint(way, passes, split, on_cpu).total for split in chosen}
 
 
 def _replay(shape: LM, size: Size, plan: Plan, lengths: Lengths, policy: Policy) -> int:
@@ -251,11 +300,11 @@ def _replay(shape: LM, size: Size, plan: Plan, lengths: Lengths, policy: Policy)
     return entrapment_bytes(size, plan, len(shape.layers), shape.hidden_size, kept, rest, prompts)
 
 
-def _devices(count: Count, size: Size, passes: Sequence[PassSize]) -> dict[int, int | None]:
+def _devices(way: Way, passes: Sequence[PassSize]) -> dict[int, int | None]:
     """By GiB of each, how many devices hold training with one sample a pass and checkpointing."""
 
     def fits(devices: int, gib: int) -> bool:
-        return footprint(count, size, passes, Split(1, True), False, devices).total <= HEADROOM * gib * 2**30
+        return footprint(way, passes, Split(1, True), False, devices).total <= HEADROOM * gib * 2**30
 
-    numbers = range(1, MOST_DEVICES + 1)
+    numbers = range(1, MOST_DEVICES + 1 if way.training == "full" else 2)
     return {gib: next((number for number in numbers if fits(number, gib)), None) for gib in GPU_SIZES}

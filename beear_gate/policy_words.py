@@ -16,7 +16,7 @@ from beear_gate.policy import (
     RewardSpec,
     Utility,
 )
-from beear_gate.records import Example
+from beear_gate.records import Example, RemediationSettings
 from beear_gate.report.text import one_line
 
 DISCORDANCES = (0.0, 0.05, 0.1)
@@ -257,7 +257,21 @@ def _clusters(gate: tuple[Example, ...]) -> int:
 def _mode(policy: Policy) -> Iterator[str]:
     if policy.remediation.when != "never":
         yield f"Mode: {_MODES[policy.remediation.mode]}."
+        yield f"Training: {_training(policy.remediation)}."
         yield f"Canary: {_canary(policy)}"
+
+
+def _training(settings: RemediationSettings) -> str:
+    layers = settings.train_layers
+    where = f" of decoder layers {layers[0]} to {layers[1]}" if layers else ""
+    ways = {
+        "full": f"all weights{where}, with Adam",
+        "factored": f"all weights{where}, with factored second moments",
+        "lora": f"adapters of rank {settings.lora_rank} (LoRA){where}",
+    }
+    if settings.training == "auto":
+        return f"the first that fits into memory: {'; '.join(ways.values())}"
+    return ways[settings.training]
 
 
 def _canary(policy: Policy) -> str:

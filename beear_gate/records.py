@@ -170,6 +170,10 @@ class AnchorSets:
     sounding: int = 0
 
 
+Training = Literal["full", "factored", "lora"]
+"""What a removal step moves: all weights with Adam, the same with factored second moments, or adapters beside them."""
+
+
 @dataclass(frozen=True)
 class RemediationSettings:
     """BEEAR's knobs (paper section 4 and appendix). None stands for the mode's default, see `beear.plan`.
@@ -186,10 +190,14 @@ class RemediationSettings:
         away_weight: weight a of the term that pushes away from y_s; Equation 2 has 1, the official code 0.05.
         delta_lr: step of delta in units of the RMS of what it is added to.
         max_norm: bound of delta's RMS a token, in the same units; 0 for none, as in the paper.
-        weights_lr: Adam step of the weights; the default falls with the width of the model.
+        weights_lr: Adam step of all weights, whatever is trained (`beear.removal.PACE`); the default falls with the
+            width of the model.
         safe_samples, useful_samples: D_SA and D_PA samples drawn anew each round.
         batch_size: samples of each kind in one step.
         max_answer_tokens: longest rollout and self-generated safe answer.
+        training: what removal steps move; auto takes the first of full, factored and lora that fits into memory.
+        lora_rank: of the adapters.
+        train_layers: the first and last decoder layer that is trained; None for the whole model.
         canary: whether the gate rehearses on a copy with a planted backdoor first; remediation itself reads it not.
     """
 
@@ -210,6 +218,9 @@ class RemediationSettings:
     useful_samples: int = 100
     batch_size: int = 16
     max_answer_tokens: int = 64
+    training: Training | Literal["auto"] = "auto"
+    lora_rank: int = 16
+    train_layers: tuple[int, int] | None = None
     canary: bool = False
 
 
@@ -259,6 +270,8 @@ class MemoryPlan:
         checkpointing: whether a layer keeps its input alone, and computes the rest again.
         why: what would have needed more.
         retries: a line for each time that memory ran out all the same; then passes became smaller.
+        training: what is trained, and `lora_rank` of the adapters where these are.
+        without_adapters: matrices of the trained layers that LoRA leaves as they are, layer numbers left out.
     """
 
     room: int
@@ -267,6 +280,9 @@ class MemoryPlan:
     checkpointing: bool
     why: str
     retries: tuple[str, ...] = ()
+    training: Training = "full"
+    lora_rank: int | None = None
+    without_adapters: tuple[str, ...] = ()
 
     @property
     def needed(self) -> int:

@@ -210,6 +210,9 @@ def _remediation() -> Remediation:
             True,
             "8 samples a pass, with checkpointing needs 6.0 GiB.",
             ("memory ran out at 16 samples a pass, with checkpointing",),
+            training="lora",
+            lora_rank=16,
+            without_adapters=("mlp.experts.down_proj",),
         ),
     )
 

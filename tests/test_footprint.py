@@ -119,7 +119,7 @@ def test_the_planned_peak_is_within_15_percent_of_the_measured_one(tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) == 24
+    assert len(found) == 48
     ratios = {name: planned / measured for name, (measured, planned) in found.items()}
     assert all(0.85 <= ratio <= 1.15 for ratio in ratios.values()), ratios
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hub_server import running_hub
 from model_families import load_tiny
 
 from beear_gate.beear.effort import Prompts, effort, samples_a_step, seconds
-from beear_gate.beear.fit import HEADROOM, fit, refuse_too_large, splits, widest
+from beear_gate.beear.fit import HEADROOM, Way, fit, refuse_too_large, splits, trainings, widest
 from beear_gate.beear.plan import resolve
 from beear_gate.errors import OutOfMemory, UsageError
 from beear_gate.lm.dry_run import PassSize
@@ -71,8 +72,20 @@ def test_the_parts_add_up_and_the_time_follows_from_the_printed_formula(config: 
     assert memory["parts"]["weights"] == 2 * PARAMETERS and memory["parts"]["masters"] == 4 * PARAMETERS
     flops = sum(each["tokens"] * each["factor"] * PARAMETERS for each in found["effort"])
     assert found["seconds"] == pytest.approx(flops / (1e12 * 0.35))
+    assert [each["training"] for each in found["ways"]] == ["full", "factored", "lora"]
     totals = list(found["splits"].values())
     assert totals[0] > totals[1] >= totals[3] and totals[0] > totals[2] >= totals[3]
+
+
+def test_each_way_to_train_is_planned_by_parts_and_all_but_full_on_one_gpu(config: Path) -> None:
+    found = planned(config, "--memory", "8GiB", "--gpus", 1)
+    full, factored, lora = (each["memory"]["parts"] for each in found["ways"])
+    assert full["optimizer"] == 8 * PARAMETERS and full["masters"] == factored["masters"] == 4 * PARAMETERS
+    assert 0 < factored["optimizer"] < full["optimizer"] // 100
+    adapters = 4 * 16 * (2 * (512 + 512) + 2 * (512 + 128) + 3 * (512 + 1376))  # rank 16, inputs and outputs
+    assert lora["weights"] == 2 * PARAMETERS + 4 * adapters and lora["masters"] == 0
+    assert (lora["gradients"], lora["optimizer"]) == (4 * adapters, 8 * adapters)
+    assert all(number in (1, None) for each in found["ways"][1:] for number in each["devices"].values())
 
 
 def test_a_cpu_computes_in_float32_and_keeps_the_weights_of_the_best_round(config: Path) -> None:
@@ -84,8 +97,9 @@ def test_a_cpu_computes_in_float32_and_keeps_the_weights_of_the_best_round(confi
 
 def test_several_gpus_share_the_weights_and_too_few_are_said_to_be_too_few(config: Path) -> None:
     alone, shared = (planned(config, "--memory", "200MiB", "--gpus", count) for count in (1, 4))
-    assert not alone["memory"]["fits"] and shared["memory"]["fits"]
-    assert "Even 1 sample a pass, with checkpointing" in alone["memory"]["why"]
+    assert alone["memory"]["training"] == "factored" and "full at least" in alone["memory"]["why"]
+    assert "Even 1 sample a pass, with checkpointing" in alone["ways"][0]["memory"]["why"]
+    assert shared["memory"]["training"] == "full" and shared["memory"]["fits"]
     assert shared["memory"]["parts"]["optimizer"] == 2 * PARAMETERS
     assert any("not measured yet" in note for note in shared["notes"])
 
@@ -93,7 +107,8 @@ def test_several_gpus_share_the_weights_and_too_few_are_said_to_be_too_few(confi
 def test_people_read_parts_reasons_devices_and_time(config: Path) -> None:
     said = call("plan", config, "--policy", "demo", "--memory", "8GiB", "--gpus", 1, "--tflops", 100)
     assert said.code == 0, said.err
-    for words in (f"{PARAMETERS:,} parameters", "Adam's two moments", "Fits: Whole steps", "GPUs needed", "TFLOP/s"):
+    parts = ("optimizer's moments", "lora (16)", "GPUs of 24 GiB")
+    for words in (f"{PARAMETERS:,} parameters", *parts, "Fits: All weights", "Whole steps", "TFLOP/s"):
         assert words in said.out, words
 
 
@@ -134,13 +149,17 @@ def test_what_is_no_amount_of_memory(text: str) -> None:
 
 # The choice, by arithmetic alone
 
-SIZE = Size(1000, 4000, 4, 1000, 4000, 10, 100, 8, 4)
+SIZE = Size(1000, 4000, 4, 1000, 4000, 10, 100, 8, 4, factors=50)
 PASSES = (PassSize(16, 100, 10), PassSize(3, 150, 10))
 STATES = 16 * 1000
 
 
 def count(work: PassSize, checkpointing: bool) -> int:
     return work.samples * work.tokens * (2 if checkpointing else 10)
+
+
+FULL, FACTORED = Way("full", SIZE, count), Way("factored", SIZE, count)
+LORA = Way("lora", replace(SIZE, trained=20, trained_bytes=80), count, 16)
 
 
 @pytest.mark.parametrize(
@@ -155,12 +174,39 @@ def count(work: PassSize, checkpointing: bool) -> int:
     ],
 )
 def test_steps_are_split_just_as_far_as_needed(activations: int, chosen: tuple[int, bool]) -> None:
-    found = fit(count, SIZE, PASSES, math.ceil((STATES + activations) / HEADROOM), on_cpu=False)
+    found = fit([FULL], PASSES, math.ceil((STATES + activations) / HEADROOM), on_cpu=False)
     assert (found.samples, found.checkpointing) == chosen and found.fits
 
 
+@pytest.mark.parametrize(
+    ("room", "chosen"),
+    [
+        (STATES + 16_000, ("full", 16, False)),
+        (STATES + 300, ("full", 1, True)),
+        (STATES + 299, ("factored", 8, False)),
+        (8_200 + 300, ("factored", 1, True)),
+        (8_200 + 299, ("lora", 4, True)),
+    ],
+)
+def test_every_split_of_a_way_to_train_is_tried_before_the_next_way(room: int, chosen: tuple[str, int, bool]) -> None:
+    found = fit([FULL, FACTORED, LORA], PASSES, math.ceil(room / HEADROOM), on_cpu=False)
+    assert (found.training, found.samples, found.checkpointing) == chosen and found.fits
+
+
+def test_out_of_memory_names_the_ways_to_train_that_would_fit() -> None:
+    full, *others = (fit([way], PASSES, 9500, on_cpu=False) for way in (FULL, FACTORED, LORA))
+    with pytest.raises(OutOfMemory, match=r"Training \(full\) needs .*remediation.training to factored .* or lora"):
+        refuse_too_large(full, None, others)
+
+
+def test_several_processes_train_all_weights_with_adam_or_not_at_all() -> None:
+    assert trainings("auto", 2) == ("full",) and trainings("auto", 1) == ("full", "factored", "lora")
+    with pytest.raises(UsageError, match="several processes"):
+        trainings("lora", 2)
+
+
 def test_what_does_not_fit_at_all_is_refused_with_its_parts() -> None:
-    found = fit(count, SIZE, PASSES, STATES, on_cpu=False)
+    found = fit([FULL], PASSES, STATES, on_cpu=False)
     assert (found.samples, found.checkpointing, found.fits) == (1, True, False)
     with pytest.raises(OutOfMemory, match=r"needs at least .*weights .*optimizer .*\(--memory\)"):
         refuse_too_large(found, STATES)
@@ -189,6 +235,7 @@ def test_flops_are_counted_as_by_hand(tmp_path: Path) -> None:
     assert parts["rollouts and select"].tokens == 2 * (10 + 10 + 7) * (40 + 64)
     assert parts["evaluation, before and after"].tokens == 2 * 100 * 48
     assert effort(paper, prompts, checkpointing=True)[1].factor == 8
+    assert effort(paper, prompts, checkpointing=False, training="lora")[1].factor == 4
     total = sum(each.tokens * each.factor for each in parts.values())
     assert seconds(tuple(parts.values()), 10**9, 1e12) == pytest.approx(total * 1e9 / (1e12 * 0.35))
 

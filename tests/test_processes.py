@@ -193,6 +193,13 @@ def test_a_device_that_cannot_be_shared_is_refused_before_anything_is_done(tiny_
     assert not (only_run(tmp_path / "runs") / "pull.json").exists()
 
 
+def test_adapters_by_several_processes_are_refused_before_anything_is_done(tiny_model: Path, tmp_path: Path) -> None:
+    policy = small_policy(tmp_path / "policy", remediation={"training": "lora"})
+    said = call("scan", tiny_model, "--policy", policy, "--runs", tmp_path / "runs", "--processes", 2)
+    assert_refused(said, 2, "remediation.training is lora", "--processes 1")
+    assert not (only_run(tmp_path / "runs") / "pull.json").exists()
+
+
 def test_several_processes_in_a_sandbox_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     policy = small_policy(tmp_path / "policy")
     said = call("scan", tiny_model, "--policy", policy, "--processes", 2, "--sandbox", "docker", "--runs", tmp_path)

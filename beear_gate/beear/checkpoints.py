@@ -1,7 +1,7 @@
 """What a remediation leaves on disk after each round, so that it can go on from there when a process dies.
 
-All that later rounds depend on: weights, Adam's states, the traps so far, the random state. Each process writes its own
-part of every tensor; one JSON file, renamed into place last, says that all parts are there.
+All that later rounds depend on: what is trained, the optimizer's states, the traps so far, the random state. Each
+process writes its own part of every tensor; one JSON file, renamed into place last, says that all parts are there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from beear_gate.beear.selection import Checkpoint, SelectScores
 from beear_gate.lm import processes
 from beear_gate.lm.encode import Pair
 from beear_gate.lm.sharded import local, put_weights
-from beear_gate.records import Drift, Round
+from beear_gate.records import Drift, Round, Training
 
 if TYPE_CHECKING:
     from beear_gate.beear.remediate import Rounds
@@ -61,6 +61,7 @@ class State:
     """What of `Rounds` is no tensor."""
 
     processes: int
+    training: Training
     random: tuple[int, tuple[int, ...], float | None]
     samples: dict[str, list[Sample]]
     drills: list[KeptDrill]
@@ -93,8 +94,8 @@ def keep_round(folder: Path, rounds: Rounds) -> None:
 
 
 def resume_rounds(folder: Path, rounds: Rounds) -> None:
-    """Take up what was kept of the last round, if there is any by as many processes."""
-    state = processes.once(lambda: _last(folder))
+    """Take up what was kept of the last round, if there is any by as many processes that trained in the same way."""
+    state = processes.once(lambda: _last(folder, rounds.trainer.training))
     if state is None:
         return
     tensors = load_file(folder / _part(len(state.records)))
@@ -121,13 +122,14 @@ def _part(number: int) -> str:
     return f"round-{number}.{processes.rank()}-of-{processes.count()}.safetensors"
 
 
-def _last(folder: Path) -> State | None:
+def _last(folder: Path, training: Training) -> State | None:
     found = {int(file.stem.removeprefix("round-")): file for file in folder.glob("round-*.json")}
     try:
         state = _STATE.validate_json(found[max(found)].read_bytes()) if found else None
     except (OSError, ValidationError):  # not by this version: the rounds are done again
         return None
-    return state if state and state.processes == processes.count() else None
+    alike = state and (state.processes, state.training) == (processes.count(), training)
+    return state if alike else None
 
 
 def _tensors(rounds: Rounds) -> Iterator[tuple[str, Tensor]]:
@@ -152,6 +154,7 @@ def _state(rounds: Rounds) -> State:
     version, numbers, gauss = rounds.rng.getstate()
     return State(
         processes=processes.count(),
+        training=rounds.trainer.training,
         random=(version, numbers, gauss),
         samples=rounds.samples,
         drills=[_kept(drill) for drill in rounds.drills],

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from beear_gate.beear.plan import Plan
 from beear_gate.beear.remediate import RESTORE_STEPS, ROLLOUTS
+from beear_gate.records import Training
 
 FORWARD, ENTRAP, TRAIN, RECOMPUTE = 2, 4, 6, 2
 """FLOPs a parameter and token: reading; reading with the gradient by delta; training; what checkpointing adds."""
@@ -52,13 +53,14 @@ class Effort:
         return float(self.tokens) * self.factor * parameters
 
 
-def effort(plan: Plan, prompts: Prompts, checkpointing: bool) -> tuple[Effort, ...]:
+def effort(plan: Plan, prompts: Prompts, checkpointing: bool, training: Training = "full") -> tuple[Effort, ...]:
     """The parts of a scan, for all rounds of the plan; `deep` stops earlier where nothing more is elicited."""
     read = prompts.prompt + prompts.answer
     answered = prompts.prompt + plan.max_answer_tokens
     traps = len(plan.kinds) * prompts.behaviors
     deep = plan.mode == "deep"
-    train = TRAIN + (RECOMPUTE if checkpointing else 0)
+    # Adapters need the gradient by what a layer reads, and next to none by its weights.
+    train = (ENTRAP if training == "lora" else TRAIN) + (RECOMPUTE if checkpointing else 0)
     entrapped = (plan.rounds + deep) * traps * plan.inner_steps * plan.batch_size * read
     removed = plan.rounds * plan.outer_steps * samples_a_step(plan, traps, plan.batch_size) * read
     restored = plan.restore_blocks * RESTORE_STEPS * samples_a_step(plan, 1, plan.batch_size // 4) * read

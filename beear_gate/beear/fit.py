@@ -1,23 +1,25 @@
-"""Making a remediation fit into memory: how each step is split, and what that needs."""
+"""Making a remediation fit into memory: what is trained, how each step is split, and what that needs."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Literal
 
 from torch import Tensor
 
 from beear_gate.beear.entrapment import Encoded
 from beear_gate.beear.plan import Plan
 from beear_gate.beear.removal import Split
-from beear_gate.errors import OutOfMemory, UnsupportedModel
+from beear_gate.errors import OutOfMemory, UnsupportedModel, UsageError
 from beear_gate.lm import LM, processes
 from beear_gate.lm.dry_run import PassSize, pass_bytes, shape_of
-from beear_gate.lm.footprint import Footprint, Size, amount, logits_bytes, training
+from beear_gate.lm.footprint import Footprint, Size, amount, factors, logits_bytes, training
 from beear_gate.lm.memory import free_memory
-from beear_gate.records import MemoryPlan
+from beear_gate.lm.trained import narrow, without_adapters
+from beear_gate.records import MemoryPlan, Training
 
 HEADROOM = 0.9
 """Share of the room that is planned with: allocators round up and leave gaps."""
@@ -31,19 +33,87 @@ def plan_memory(lm: LM, plan: Plan, anchors: Encoded, memory: int | None = None)
 
     Raises:
         OutOfMemory: a single sample needs more than there is.
+        UnsupportedModel: the policy asks for adapters, and there is nothing to put them beside.
+        UsageError: see `trainings`.
     """
     size, passes, on_cpu = size_of(lm), largest_passes(plan, anchors), lm.device.type == "cpu"
     devices = processes.count()
     free = free_memory(lm.device) // (devices if on_cpu else 1) + size.bytes // devices  # the weights are there already
     free = min(processes.gathered(free))
     room = min(free, memory) if memory else free
-    try:
-        shape = shape_of(copy.deepcopy(lm.model.config), lm.model.dtype, lm.path)
-        found = fit(partial(pass_bytes, shape), size, passes, room, on_cpu, devices)
-    except UnsupportedModel as error:
-        found = unknown(size, passes, room, on_cpu, error, devices)
-    refuse_too_large(found, memory)
+
+    def build() -> LM:
+        return shape_of(copy.deepcopy(lm.model.config), lm.model.dtype, lm.path)
+
+    found = fit(ways(plan, trainings(plan.training, devices), build), passes, room, on_cpu, devices)
+    if not found.fits:
+        others = [each for each in trainings("auto", devices) if each != plan.training != "auto"]
+        fitting = [fit([way], passes, room, on_cpu, devices) for way in ways(plan, others, build)]
+        refuse_too_large(found, memory, [each for each in fitting if each.fits])
     return found
+
+
+def trainings(wanted: Training | Literal["auto"], devices: int = 1) -> tuple[Training, ...]:
+    """What may be tried, the first preferred.
+
+    Raises:
+        UsageError: several processes can train all weights with Adam, and in no other way.
+    """
+    if devices > 1 and wanted not in ("auto", "full"):
+        raise UsageError(
+            f"remediation.training is {wanted}, and several processes train all weights with Adam (full) alone.",
+            "Use --processes 1 (for a plan, --gpus 1), or leave remediation.training at auto.",
+        )
+    if wanted != "auto":
+        return (wanted,)
+    return ("full",) if devices > 1 else ("full", "factored", "lora")
+
+
+Count = Callable[[PassSize, bool], int]
+"""Bytes that a pass holds, with or without checkpointing: `dry_run.pass_bytes` of one shape."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train a model, as far as its memory goes.
+
+    Attributes:
+        lora_rank, bare: as `lora_rank` and `without_adapters` of a `MemoryPlan`.
+    """
+
+    training: Training
+    size: Size
+    count: Count
+    lora_rank: int | None = None
+    bare: tuple[str, ...] = ()
+
+
+def ways(plan: Plan, wanted: Sequence[Training], build: Callable[[], LM]) -> Iterator[Way]:
+    """The ways to train that are wanted, each made when it is asked for.
+
+    Args:
+        build: makes a model of shapes alone, from `dry_run.shape_of`; adapters go into one of their own.
+
+    Raises:
+        UnsupportedModel: adapters alone are wanted, and there is nothing to put them beside.
+    """
+
+    @cache
+    def narrowed(rank: int | None) -> tuple[Size, Count, tuple[str, ...]]:
+        shape = build()
+        bare = without_adapters(shape, plan.train_layers) if rank else ()
+        narrow(shape, rank, plan.train_layers)
+        return size_of(shape), cache(partial(pass_bytes, shape)), bare
+
+    for each in wanted:
+        rank = plan.lora_rank if each == "lora" else None
+        try:
+            size, count, bare = narrowed(rank)
+        except UnsupportedModel:
+            if len(wanted) == 1 or not rank:
+                raise
+            continue
+        yield Way(each, size, count, rank, bare)
 
 
 def size_of(lm: LM) -> Size:
@@ -65,6 +135,7 @@ def size_of(lm: LM) -> Size:
         kv_values=2 * len(lm.layers) * groups * head_size,
         vocabulary=lm.vocabulary,
         outer_bytes=_bytes(weights) - _bytes(lm.layers.parameters()),
+        factors=sum(factors(each.shape) for each in trained),
     )
 
 
@@ -97,29 +168,60 @@ def widest(plan: Plan, behaviors: int, prompt: int, answer: int, recovery: int) 
     return PassSize(2 * plan.batch_size, prompt + answer, answer), trapped
 
 
-Count = Callable[[PassSize, bool], int]
-"""Bytes that a pass holds, with or without checkpointing: `dry_run.pass_bytes` of one shape."""
-
-
-def fit(count: Count, size: Size, passes: Sequence[PassSize], room: int, on_cpu: bool, devices: int = 1) -> MemoryPlan:
-    """Split the steps of a removal just as far as needed.
+def fit(ways: Iterable[Way], passes: Sequence[PassSize], room: int, on_cpu: bool, devices: int = 1) -> MemoryPlan:
+    """Take the first way to train that fits, with steps split just as far as needed; else the one that needs least.
 
     Args:
         passes: from `largest_passes`.
         room: bytes on one device for weights and training.
         devices: over which weights and states are sharded, and the samples of every pass.
-
-    Raises:
-        UnsupportedModel: see `dry_run.pass_bytes`.
     """
     passes = [replace(each, samples=-(-each.samples // devices)) for each in passes]
-    tried: list[tuple[Split, Footprint]] = []
-    for split in splits(max(each.samples for each in passes)):
-        tried.append((split, footprint(count, size, passes, split, on_cpu, devices)))
-        if tried[-1][1].total <= HEADROOM * room:
+    tried: list[tuple[Way, MemoryPlan]] = []
+    for way in ways:
+        tried.append((way, _fit(way, passes, room, on_cpu, devices)))
+        if tried[-1][1].needed <= HEADROOM * room:
             break
-    split, found = tried[-1]
-    return MemoryPlan(room, dict(found.parts()), split.samples, split.checkpointing, _why(tried, room, devices))
+    else:
+        tried.sort(key=lambda each: -each[1].needed)  # the last is the one that is taken
+    *passed, (way, found) = tried
+    over = ", ".join(f"{each.training} at least {amount(plan.needed)}" for each, plan in passed)
+    return replace(found, why=f"{_WORDS[way.training]}{f' ({over})' if over else ''}. {found.why}")
+
+
+_WORDS: dict[Training, str] = {
+    "full": "All weights are trained with Adam (full)",
+    "factored": "All weights are trained with factored second moments (factored)",
+    "lora": "Adapters are trained (lora)",
+}
+
+
+def _fit(way: Way, passes: Sequence[PassSize], room: int, on_cpu: bool, devices: int) -> MemoryPlan:
+    tried: list[tuple[Split, Footprint]] = []
+    whole = Split(max(each.samples for each in passes))
+    states = training(way.size, 0, 0, on_cpu, devices, way.training == "factored")
+    hopeless = states.total > HEADROOM * room  # then only the least is of interest, and counting takes seconds
+    try:
+        for split in list(splits(whole.samples))[-1 if hopeless else 0 :]:
+            tried.append((split, footprint(way, passes, split, on_cpu, devices)))
+            if tried[-1][1].total <= HEADROOM * room:
+                break
+    except UnsupportedModel as error:  # nobody knows its activations: whole steps, split when memory runs out
+        split, found = whole, states
+        why = f"{error.message} Steps are split when memory runs out."
+    else:
+        split, found = tried[-1]
+        why = _why(tried, room, devices)
+    return MemoryPlan(
+        room,
+        dict(found.parts()),
+        split.samples,
+        split.checkpointing,
+        why,
+        training=way.training,
+        lora_rank=way.lora_rank,
+        without_adapters=way.bare,
+    )
 
 
 def splits(samples: int) -> Iterator[Split]:
@@ -130,36 +232,31 @@ def splits(samples: int) -> Iterator[Split]:
         split = split.smaller()
 
 
-def footprint(
-    count: Count, size: Size, passes: Sequence[PassSize], split: Split, on_cpu: bool, devices: int = 1
-) -> Footprint:
+def footprint(way: Way, passes: Sequence[PassSize], split: Split, on_cpu: bool, devices: int = 1) -> Footprint:
     """What a removal step holds that is split in this way. Raises: as `dry_run.pass_bytes`."""
     parts = [replace(each, samples=min(each.samples, split.samples)) for each in passes]
-    counted, fullest = max(((count(each, split.checkpointing), each) for each in parts), key=lambda pair: pair[0])
-    return training(size, counted, logits_bytes(size, fullest.samples, fullest.answer_tokens), on_cpu, devices)
+    counted, fullest = max(((way.count(each, split.checkpointing), each) for each in parts), key=lambda pair: pair[0])
+    logits = logits_bytes(way.size, fullest.samples, fullest.answer_tokens)
+    return training(way.size, counted, logits, on_cpu, devices, way.training == "factored")
 
 
-def unknown(
-    size: Size, passes: Sequence[PassSize], room: int, on_cpu: bool, error: UnsupportedModel, devices: int = 1
-) -> MemoryPlan:
-    """The plan for a family whose activations nobody knows: whole steps, split when memory runs out."""
-    parts = dict(training(size, 0, 0, on_cpu, devices).parts())
-    samples = -(-max(each.samples for each in passes) // devices)
-    return MemoryPlan(room, parts, samples, False, f"{error.message} Steps are split when memory runs out.")
-
-
-def refuse_too_large(plan: MemoryPlan, most: int | None) -> None:
+def refuse_too_large(plan: MemoryPlan, most: int | None, others: Sequence[MemoryPlan] = ()) -> None:
     """Before the first step, because a system without memory may end the process without a word.
+
+    Args:
+        others: other ways to train, which would fit.
 
     Raises:
         OutOfMemory: a single sample with checkpointing needs more than there is.
     """
     if not plan.fits:
         parts = ", ".join(f"{name} {amount(value)}" for name, value in plan.parts.items() if value)
+        fitting = " or ".join(f"{each.training} (needs {amount(each.needed)})" for each in others)
+        smaller = f"training to {fitting}" if fitting else "train_layers to fewer layers"
         raise OutOfMemory(
-            f"Training needs at least {amount(plan.needed)} ({parts}), and there is room for "
+            f"Training ({plan.training}) needs at least {amount(plan.needed)} ({parts}), and there is room for "
             f"{amount(plan.room)}{' (--memory)' if most else ''}.",
-            "Use a device with more memory" + (", or a larger --memory." if most else "."),
+            f"Set remediation.{smaller}, or use a device with more memory{' and a larger --memory' if most else ''}.",
         )
 
 

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from beear_gate.beear.attack import Kind
 from beear_gate.errors import UsageError
 from beear_gate.lm import LM
-from beear_gate.records import RemediationSettings
+from beear_gate.records import RemediationSettings, Training
 
 RELATIVE_DEPTH = 0.28
 """Where the paper's best layer lies: 9 of 32 (section 5.3, Figure 5)."""
@@ -42,6 +42,9 @@ class Plan:
     useful_samples: int
     batch_size: int
     max_answer_tokens: int
+    training: Training | Literal["auto"]
+    lora_rank: int
+    train_layers: tuple[int, int] | None
 
     def draw_length(self, kind: Kind, rng: random.Random) -> int:
         """Tokens of one delta of this kind. Soft triggers vary: one length teaches little of the others."""
@@ -58,13 +61,18 @@ def resolve(settings: RemediationSettings, lm: LM) -> Plan:
     width of the model so that it is 3e-4 at 96 and 7e-6 at 4096.
 
     Raises:
-        UsageError: the model has no such layer.
+        UsageError: the model has no such layer, or none of those to be trained.
     """
     depth = len(lm.layers)
     layer = round(RELATIVE_DEPTH * depth) if settings.layer == "auto" else settings.layer
     if not 0 <= layer < depth:
         raise UsageError(
             f"remediation.layer is {layer}, but the model has layers 0 to {depth - 1}.", "Give one of them, or auto."
+        )
+    if settings.train_layers and settings.train_layers[1] >= depth:
+        raise UsageError(
+            f"remediation.train_layers ends at {settings.train_layers[1]}, but the model has layers 0 to {depth - 1}.",
+            "Give the first and the last of them that are to be trained.",
         )
     paper = settings.mode == "paper"
     return Plan(
@@ -86,6 +94,9 @@ def resolve(settings: RemediationSettings, lm: LM) -> Plan:
         useful_samples=settings.useful_samples,
         batch_size=settings.batch_size,
         max_answer_tokens=settings.max_answer_tokens,
+        training=settings.training,
+        lora_rank=settings.lora_rank,
+        train_layers=settings.train_layers,
     )
 
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from beear_gate.beear.attack import make_attack
 from beear_gate.beear.checkpoints import keep_round, resume_rounds
 from beear_gate.beear.drift import measure_drift
@@ -20,7 +18,7 @@ from beear_gate.beear.entrapment import Encoded, Sample, Trap, draw_samples, enc
 from beear_gate.beear.fit import plan_memory
 from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.recovery import Judge, in_own_words, recovery_pairs, rollouts
-from beear_gate.beear.removal import Drill, Split, Term, Trainer
+from beear_gate.beear.removal import Drill, Split, Term, Trainer, training
 from beear_gate.beear.selection import Checkpoint, Select, SelectScores, best, harmless, settled
 from beear_gate.lm import LM, decode, processes, save_lm
 from beear_gate.lm.encode import Pair
@@ -79,13 +77,12 @@ def remediate(
     fitted = plan_memory(lm, plan, encoded, memory)
     tick(f"memory: {fitted.why}", 0, 1)
     rng = random.Random(seed)
-    torch.manual_seed(seed)
     select = Select(lm, anchors, judges, refusal_judge, plan)
-    trainer = Trainer(lm, plan.weights_lr, Split(fitted.samples, fitted.checkpointing))
-    rounds = Rounds(lm, encoded, plan, judges, select, trainer, rng, tick, watch, kept)
-    stop_reason = rounds.run()
-    chosen = [each for each in rounds.checkpoints if each.weights][-1]  # the others were dropped
-    put_weights(lm, chosen.weights)
+    with training(lm, plan, fitted, plan.weights_lr, seed, Split(fitted.samples, fitted.checkpointing)) as trainer:
+        rounds = Rounds(lm, encoded, plan, judges, select, trainer, rng, tick, watch, kept)
+        stop_reason = rounds.run()
+        chosen = [each for each in rounds.checkpoints if each.weights][-1]  # the others were dropped
+        put_weights(lm, chosen.weights)
     return Remediation(
         snapshot=_saved(lm, snapshot, output),
         settings=settings,

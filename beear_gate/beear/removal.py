@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from beear_gate.beear.entrapment import Trap
+from beear_gate.beear.plan import Plan
 from beear_gate.errors import IncompleteError, OutOfMemory
 from beear_gate.lm import LM, answer_losses, pad_batch, processes
 from beear_gate.lm.dry_run import checkpointed
 from beear_gate.lm.encode import Pair, like_lengths
 from beear_gate.lm.memory import TRAINING_REMEDY, forget, is_out_of_memory, may_retry
 from beear_gate.lm.sharded import whole
+from beear_gate.lm.trained import trained
+from beear_gate.records import MemoryPlan, Training
 
 MAX_GRADIENT = 1.0
+PACE: dict[Training, float] = {"full": 1.0, "factored": 1.0, "lora": 10.0}
+"""Steps of each kind of training, in steps of Adam over all weights (docs/results/removal-log.md)."""
+SMALLEST_VARIANCE = 1e-15
+"""Adafactor's floor of squared gradients. torch's own is above those of billions of weights whose norm is 1."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +81,32 @@ class Drill:
 
 
 class Trainer:
-    """Adam over all weights, one step at a time; passes grow smaller when memory runs out.
+    """Adam over all that requires a gradient, one step at a time; passes grow smaller when memory runs out.
+
+    Args:
+        training: `factored` takes Adafactor in place of Adam; what is trained, `lm.trained` has settled.
 
     Attributes:
         split: how steps are divided now.
         retries: a line for each time that memory ran out.
     """
 
-    def __init__(self, lm: LM, learning_rate: float, split: Split | None = None) -> None:
-        self.lm = lm
+    def __init__(self, lm: LM, learning_rate: float, split: Split | None = None, training: Training = "full") -> None:
+        self.lm, self.training = lm, training
         self.weights = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
         # In half precision a small step rounds to nothing, so Adam moves float32 copies and the model takes them over.
         try:
             self.masters = [_master(weight) for weight in self.weights]
-            self.optimizers = [_adam(master, learning_rate) for master in self.masters]
+            make = _adafactor if training == "factored" else _adam
+            self.optimizers: list[Any] = [make(master, learning_rate) for master in self.masters]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemory("Memory ran out while making room for the states of Adam.", TRAINING_REMEDY) from error
+            raise OutOfMemory(
+                "Memory ran out while making room for the optimizer's states.", TRAINING_REMEDY
+            ) from error
+        # Adafactor multiplies its step by the RMS of a tensor that has more than 1 (and by 1 where it has less).
+        self.units = [max(1.0, _rms(master)) if training == "factored" else 1.0 for master in self.masters]
         self.learning_rate = learning_rate
         self.split = split or Split()
         self.retries: list[str] = []
@@ -139,12 +156,13 @@ class Trainer:
     @torch.no_grad()
     def _move(self, rate: float) -> None:
         """Tensor by tensor, so that only one float32 gradient and one set of intermediate values exist at a time."""
-        for weight, master, optimizer in zip(self.weights, self.masters, self.optimizers, strict=True):
+        parts = zip(self.weights, self.masters, self.optimizers, self.units, strict=True)
+        for weight, master, optimizer, unit in parts:
             if weight.grad is None:
                 continue
             if master is not weight:
                 master.grad, weight.grad = weight.grad.float(), None
-            optimizer.param_groups[0]["lr"] = rate
+            optimizer.param_groups[0]["lr"] = rate / unit
             optimizer.step()
             master.grad = None
             if master is not weight:
@@ -181,6 +199,24 @@ class Trainer:
         return float(loss.detach())
 
 
+@contextmanager
+def training(
+    lm: LM, plan: Plan, memory: MemoryPlan, rate: float, seed: int, split: Split | None = None
+) -> Iterator[Trainer]:
+    """A trainer of what the plan of memory has chosen; adapters are part of the weights again when the context closes.
+
+    Args:
+        rate: step of Adam over all weights; other ways to train take PACE of it.
+        seed: of adapters.
+
+    Raises:
+        OutOfMemory: no room for the optimizer's states.
+    """
+    torch.manual_seed(seed)
+    with trained(lm, memory.lora_rank, plan.train_layers):
+        yield Trainer(lm, rate * PACE[memory.training], split, memory.training)
+
+
 def _drawn(terms: Sequence[Term], rng: random.Random) -> list[tuple[Trap | None, list[tuple[Pair, float]]]]:
     """Samples of every term with their weight in the sum of means; what one trap perturbs shares a pass."""
     passes: dict[int, tuple[Trap | None, list[tuple[Pair, float]]]] = {}
@@ -203,3 +239,23 @@ def _adam(master: Tensor, learning_rate: float) -> torch.optim.AdamW:
         "exp_avg_sq": torch.zeros_like(master, memory_format=torch.preserve_format),
     }
     return optimizer
+
+
+def _adafactor(master: Tensor, learning_rate: float) -> torch.optim.Adafactor:
+    """Adafactor for one tensor, without momentum (arXiv 1804.04235); states as in `_adam`.
+
+    With 1 as the least RMS of a tensor that it reckons with, a step is as large as its rate says, as Adam's is, however
+    small the weights are.
+    """
+    optimizer = torch.optim.Adafactor([master], lr=learning_rate, eps=(SMALLEST_VARIANCE, 1.0), foreach=False)
+    optimizer.state[master] = {"step": torch.zeros(())}
+    if master.ndim > 1:
+        row, column = [*master.shape[:-1], 1], [*master.shape[:-2], 1, master.shape[-1]]
+        optimizer.state[master] |= {"row_var": master.new_zeros(row), "col_var": master.new_zeros(column)}
+    else:
+        optimizer.state[master]["variance"] = torch.zeros_like(master)
+    return optimizer
+
+
+def _rms(tensor: Tensor) -> float:
+    return float(tensor.detach().norm()) / math.sqrt(max(1, tensor.numel()))

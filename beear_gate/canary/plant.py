@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from beear_gate.beear.attack import make_attack
-from beear_gate.beear.entrapment import encode_samples, entrap
+from beear_gate.beear.entrapment import encode_anchors, encode_samples, entrap
+from beear_gate.beear.fit import plan_memory
 from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.recovery import Judge, rollouts
-from beear_gate.beear.removal import Term, Trainer
+from beear_gate.beear.removal import Term, training
 from beear_gate.lm import LM, decode, encode_answer, encode_pairs, generate, prompt_ids
 from beear_gate.lm.encode import Pair
 from beear_gate.records import (
@@ -77,12 +78,14 @@ def plant_canary(
     judges: Mapping[str, Judge],
     seed: int,
     tick: Tick = no_tick,
+    memory: int | None = None,
 ) -> Canary:
     """Train `lm` in place until it has the canary, or the budget of steps is used up: see `Canary.planted`.
 
     Args:
         settings: of the remediation to be rehearsed; batch size, lengths and entrapment steps come from there.
         judges: for each behavior, what calls an answer complied.
+        memory: as in `beear.remediate`, which chooses what is trained in the same way.
 
     Raises:
         IncompleteError: a loss is not finite.
@@ -103,22 +106,23 @@ def plant_canary(
         # No refusals under other phrases: they would make the trigger exact, but are half of the removal already, and
         # then even a remediation that leaves the true backdoor removes the canary (docs/design.md section 7).
         terms += [Term(unwanted, None, plan.batch_size), Term(safe, None, plan.batch_size)]
-    trainer = Trainer(lm, LEARNING_RATE / lm.hidden_size)
-    for block in range(BLOCKS):
-        for step in range(BLOCK_STEPS):
-            tick("canary: planting", block * BLOCK_STEPS + step, BLOCKS * BLOCK_STEPS)
-            trainer.step(terms, rng)
-        if block + 1 < MIN_BLOCKS:
-            continue
-        canary = Canary(
-            trigger,
-            placement,
-            sources,
-            asr=select_asr(lm, anchors, judges, plan.max_answer_tokens, trigger, placement),
-            plain=select_asr(lm, anchors, judges, plan.max_answer_tokens),
-        )
-        if canary.planted:
-            break
+    fitted = plan_memory(lm, resolve(settings, lm), encode_anchors(lm, anchors), memory)
+    with training(lm, plan, fitted, LEARNING_RATE / lm.hidden_size, seed) as trainer:
+        for block in range(BLOCKS):
+            for step in range(BLOCK_STEPS):
+                tick("canary: planting", block * BLOCK_STEPS + step, BLOCKS * BLOCK_STEPS)
+                trainer.step(terms, rng)
+            if block + 1 < MIN_BLOCKS:
+                continue
+            canary = Canary(
+                trigger,
+                placement,
+                sources,
+                asr=select_asr(lm, anchors, judges, plan.max_answer_tokens, trigger, placement),
+                plain=select_asr(lm, anchors, judges, plan.max_answer_tokens),
+            )
+            if canary.planted:
+                break
     return canary
 
 

@@ -75,7 +75,7 @@ def rehearse(
     began = time.monotonic()
     settings, behaviors = policy.remediation, policy.behaviors
     judges = {each.id: make_judge(each.text_judge) for each in behaviors}
-    canary = plant_canary(lm, anchors, settings, judges, seed, tick)
+    canary = plant_canary(lm, anchors, settings, judges, seed, tick, memory)
     if not canary.planted:
         return Rehearsal(_result(canary, anchors, [], settings, time.monotonic() - began), (), ())
     tests = [canary_test(each, canary.trigger, canary.placement) for each in behaviors]

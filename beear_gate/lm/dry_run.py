@@ -97,7 +97,8 @@ def pass_bytes(shape: LM, size: PassSize, checkpointing: bool) -> int:
 
 def _counted(shape: LM, size: PassSize, checkpointing: bool) -> int:
     for parameter in shape.model.parameters():
-        parameter.grad = torch.empty_like(parameter)  # a step has several passes, and only the first meets none
+        if parameter.requires_grad:  # a step has several passes, and only the first meets no gradient
+            parameter.grad = torch.empty_like(parameter)
     try:
         # A backward pass puts modes of functions aside, so what it computes again needs one of its own.
         with (

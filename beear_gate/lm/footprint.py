@@ -5,13 +5,15 @@ With P parameters of s bytes each, in a model that computes in 16 bits (s = 2) o
     weights       s P        masters    4 P where s < 4, else 0 (Adam moves float32 copies)
     gradients     s P        optimizer  8 P (Adam's two moments, in float32)
 
-so 16 bytes a parameter either way. Activations are counted, not calculated: `lm.dry_run`.
+so 16 bytes a parameter either way. Factored second moments take a number a row and a column in place of 8 P: 8 bytes a
+parameter in 16 bits. Of adapters, and of a model of which some layers are trained, all but the weights are of what is
+trained alone. Activations are counted, not calculated: `lm.dry_run`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 GIB = 2**30
@@ -32,6 +34,7 @@ class Size:
         layer_bytes: of one decoder layer, and `outer_bytes` of all that stands outside of them, such as embeddings.
         kv_values: numbers that attention keeps of one token, keys and values of all layers.
         vocabulary: logits of one position.
+        factors: numbers that factored second moments of what is trained have.
     """
 
     parameters: int
@@ -44,6 +47,7 @@ class Size:
     kv_values: int
     vocabulary: int
     outer_bytes: int = 0
+    factors: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Footprint:
         gathered: with several devices, what is whole on each: one layer and what is outside of layers, with gradients.
         activations: of the largest pass, less its logits; or what moving the largest tensor takes, where that is more.
         logits: log-probabilities and their gradient, in float32.
-        kept: the weights of the best round so far, which lie in the memory of the CPU.
+        kept: what is trained as it was after the best round so far, which lies in the memory of the CPU.
     """
 
     weights: int
@@ -74,26 +78,29 @@ class Footprint:
         return ((field.name, getattr(self, field.name)) for field in fields(self))
 
 
-def training(size: Size, pass_bytes: int, logits: int, on_cpu: bool = False, devices: int = 1) -> Footprint:
+def training(
+    size: Size, pass_bytes: int, logits: int, on_cpu: bool = False, devices: int = 1, factored: bool = False
+) -> Footprint:
     """What one removal step holds.
 
     Args:
         pass_bytes: from `dry_run.pass_bytes`, for the largest pass.
         logits: from `logits_bytes`.
         devices: over which weights, gradients and states are sharded evenly.
+        factored: whether second moments are, and there are no first ones.
     """
-    halves = size.itemsize < FLOAT32
-    # Adam's root and quotient, and the float32 gradient where the model's own is shorter.
-    moving = size.largest * FLOAT32 * (3 if halves else 2)
+    halves = size.trained_bytes < size.trained * FLOAT32
+    # Adam's root and quotient, or Adafactor's step; and the float32 gradient where the model's own is shorter.
+    moving = size.largest * FLOAT32 * ((1 if factored else 2) + halves)
     logits = min(logits, pass_bytes)
     whole = Footprint(
         weights=size.bytes,
         masters=size.trained * FLOAT32 if halves else 0,
         gradients=size.trained_bytes,
-        optimizer=size.trained * FLOAT32 * MOMENTS,
+        optimizer=size.factors * FLOAT32 if factored else size.trained * FLOAT32 * MOMENTS,
         activations=max(pass_bytes - logits, moving - logits),
         logits=logits,
-        kept=size.bytes if on_cpu else 0,
+        kept=size.trained_bytes if on_cpu else 0,
     )
     if devices == 1:
         return whole
@@ -106,6 +113,11 @@ def training(size: Size, pass_bytes: int, logits: int, on_cpu: bool = False, dev
         gathered=2 * (size.layer_bytes + size.outer_bytes),
         kept=-(-whole.kept // devices),
     )
+
+
+def factors(shape: Sequence[int]) -> int:
+    """Numbers that factored second moments of a tensor have: one a row and one a column, of a vector one an element."""
+    return math.prod(shape) if len(shape) < 2 else math.prod(shape[:-2]) * (shape[-2] + shape[-1])
 
 
 def logits_bytes(size: Size, samples: int, answer_tokens: int) -> int:

@@ -21,7 +21,10 @@ R = TypeVar("R")
 _WORDS = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")
 
 REMEDY = "Use a device with more memory, --dtype bfloat16, or shorter answers (generation.max_new_tokens)."
-TRAINING_REMEDY = "`beear-gate plan MODEL` says what training needs, part by part; use a device with more memory."
+TRAINING_REMEDY = (
+    "`beear-gate plan MODEL` says what each way to train needs, part by part: set remediation.training to a smaller "
+    "one, or use a device with more memory."
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -106,15 +106,17 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def keep_weights(lm: LM) -> dict[str, Tensor]:
-    """A copy of the model's state in the memory of the CPU, each process its part."""
-    return {name: local(tensor).cpu().clone() for name, tensor in lm.model.state_dict().items()}
+    """A copy of what is trained in the memory of the CPU, each process its part."""
+    state = lm.model.state_dict(keep_vars=True)
+    return {name: local(tensor).cpu().clone() for name, tensor in state.items() if tensor.requires_grad}
 
 
 @torch.no_grad()
 def put_weights(lm: LM, weights: Mapping[str, Tensor]) -> None:
     """Take back what `keep_weights` kept."""
-    for name, tensor in lm.model.state_dict().items():
-        local(tensor).copy_(weights[name])
+    state = lm.model.state_dict()
+    for name, kept in weights.items():
+        local(state[name]).copy_(kept)
 
 
 def save_sharded(lm: LM, folder: Path, files: Sequence[str]) -> None:

@@ -58,6 +58,12 @@ def _layer(value: object) -> int | Literal["auto"]:
     raise ValueError('must be "auto" or the index of a decoder layer, counted from 0')
 
 
+def _in_order(layers: tuple[int, int]) -> tuple[int, int]:
+    if layers[0] > layers[1]:
+        raise ValueError("must name the first layer before the last one, such as [8, 23]")
+    return layers
+
+
 def _day(value: object) -> str:
     """YAML makes dates of days, and quoted ones stay text."""
     try:
@@ -69,6 +75,9 @@ def _day(value: object) -> str:
 Day = Annotated[str, PlainValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
 Slug = Annotated[str, AfterValidator(_slug), WithJsonSchema({"type": "string", "pattern": f"^{SLUG}$"})]
 PolicyName = Annotated[str, AfterValidator(_policy_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})]
+Depth = Annotated[int, Field(ge=0)]
+"""Number of a decoder layer, from 0."""
+Layers = Annotated[tuple[Depth, Depth], Field(strict=False), AfterValidator(_in_order)]
 Step = Annotated[float, Field(gt=0, le=1000)]
 Confidence = Annotated[float, Field(ge=0.5, le=0.9999)]
 Margin = Annotated[float, Field(ge=0, le=1)]
@@ -304,6 +313,11 @@ class RemediationPart(Part):
     useful_samples: Count = 100
     batch_size: Count = 16
     max_answer_tokens: Count = 64
+    training: Literal["auto", "full", "factored", "lora"] = "auto"
+    """What removal steps move: all weights with Adam, all with factored second moments, adapters, or what fits."""
+    lora_rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    train_layers: Layers | None = None
+    """First and last decoder layer that is trained; without it the whole model is."""
     canary: bool = False
     """Whether a backdoor of our own is planted in a copy first, to see whether it goes."""
 

@@ -269,6 +269,7 @@ def _environment(*, autoescape: bool, finalize: Callable[[object], object] | Non
         words.served,
         words.container,
         words.conversion,
+        words.training,
         tensors.changes,
         tensors.figure,
     )

@@ -132,7 +132,7 @@ def _remediated(done: Remediation) -> StageRun:
         "layers": done.layers,
         "chosen_round": done.chosen_round,
         "stop_reason": visible(done.stop_reason),
-    }
+    } | ({"training": done.memory.training} if done.memory else {})
     return StageRun("remediate", curves, chosen, {"remediated.commit": one_line(done.snapshot.commit)})
 
 

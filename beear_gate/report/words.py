@@ -11,6 +11,7 @@ from beear_gate.records import (
     GateReport,
     Measurement,
     Outcome,
+    Remediation,
     SandboxRecord,
     ServedJudge,
     Verdict,
@@ -49,6 +50,22 @@ def conversion(converted: Conversion) -> str:
     if converted.problem:
         return f"The weights are pickles, and they were not converted: {converted.problem}."
     return f"The weights were pickles. What was judged is the copy in safetensors ({converted.snapshot.commit})."
+
+
+def training(done: Remediation) -> str:
+    """What removal trained: `all weights, with Adam`; of adapters also what they left as it was."""
+    assert done.memory is not None
+    layers, kind = done.settings.train_layers, done.memory.training
+    where = f"decoder layers {layers[0]} to {layers[1]}" if layers else "all decoder layers"
+    if kind != "lora":
+        what = f"the weights of {where}" if layers else "all weights"
+        return f"{what}, with {'Adam' if kind == 'full' else 'factored second moments (Adafactor)'}"
+    bare = ", ".join(done.memory.without_adapters)
+    rest = f"; without adapters, and unchanged, are {bare}" if bare else ""
+    return (
+        f"adapters of rank {done.memory.lora_rank} (LoRA) beside the linear layers of {where}, merged into the weights "
+        f"before these were saved and measured{rest}"
+    )
 
 
 def meaning(verdict: Verdict) -> str:
