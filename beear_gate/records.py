@@ -197,6 +197,8 @@ class RemediationSettings:
         max_answer_tokens: longest rollout and self-generated safe answer.
         training: what removal steps move; auto takes the first of full, factored and lora that fits into memory.
         lora_rank: of the adapters.
+        path_aware: how far on the way back to the original weights gradients are taken at most, a share of it; 0 for
+            none (Path-Aware Minimization, arXiv 2410.09838).
         train_layers: the first and last decoder layer that is trained; None for the whole model.
         canary: whether the gate rehearses on a copy with a planted backdoor first; remediation itself reads it not.
     """
@@ -220,6 +222,7 @@ class RemediationSettings:
     max_answer_tokens: int = 64
     training: Training | Literal["auto"] = "auto"
     lora_rank: int = 16
+    path_aware: float = 0.0
     train_layers: tuple[int, int] | None = None
     canary: bool = False
 

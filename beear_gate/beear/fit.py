@@ -16,7 +16,7 @@ from beear_gate.beear.removal import Split
 from beear_gate.errors import OutOfMemory, UnsupportedModel, UsageError
 from beear_gate.lm import LM, processes
 from beear_gate.lm.dry_run import PassSize, pass_bytes, shape_of
-from beear_gate.lm.footprint import Footprint, Size, amount, factors, logits_bytes, training
+from beear_gate.lm.footprint import FLOAT32, Footprint, Size, amount, factors, logits_bytes, training
 from beear_gate.lm.memory import free_memory
 from beear_gate.lm.trained import narrow, without_adapters
 from beear_gate.records import MemoryPlan, Training
@@ -103,7 +103,11 @@ def ways(plan: Plan, wanted: Sequence[Training], build: Callable[[], LM]) -> Ite
         shape = build()
         bare = without_adapters(shape, plan.train_layers) if rank else ()
         narrow(shape, rank, plan.train_layers)
-        return size_of(shape), cache(partial(pass_bytes, shape)), bare
+        size = size_of(shape)
+        if plan.path_aware:  # in half precision the float32 copies that Adam moves stand for the present weights
+            halves = size.trained_bytes < size.trained * FLOAT32
+            size = replace(size, copies=size.trained_bytes * (1 if halves else 2))
+        return size, cache(partial(pass_bytes, shape)), bare
 
     for each in wanted:
         rank = plan.lora_rank if each == "lora" else None

@@ -44,6 +44,7 @@ class Plan:
     max_answer_tokens: int
     training: Training | Literal["auto"]
     lora_rank: int
+    path_aware: float
     train_layers: tuple[int, int] | None
 
     def draw_length(self, kind: Kind, rng: random.Random) -> int:
@@ -96,6 +97,7 @@ def resolve(settings: RemediationSettings, lm: LM) -> Plan:
         max_answer_tokens=settings.max_answer_tokens,
         training=settings.training,
         lora_rank=settings.lora_rank,
+        path_aware=settings.path_aware,
         train_layers=settings.train_layers,
     )
 

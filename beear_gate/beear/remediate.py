@@ -78,7 +78,8 @@ def remediate(
     tick(f"memory: {fitted.why}", 0, 1)
     rng = random.Random(seed)
     select = Select(lm, anchors, judges, refusal_judge, plan)
-    with training(lm, plan, fitted, plan.weights_lr, seed, Split(fitted.samples, fitted.checkpointing)) as trainer:
+    split = Split(fitted.samples, fitted.checkpointing)
+    with training(lm, plan, fitted, plan.weights_lr, seed, split, plan.path_aware) as trainer:
         rounds = Rounds(lm, encoded, plan, judges, select, trainer, rng, tick, watch, kept)
         stop_reason = rounds.run()
         chosen = [each for each in rounds.checkpoints if each.weights][-1]  # the others were dropped

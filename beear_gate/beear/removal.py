@@ -19,7 +19,7 @@ from beear_gate.lm import LM, answer_losses, pad_batch, processes
 from beear_gate.lm.dry_run import checkpointed
 from beear_gate.lm.encode import Pair, like_lengths
 from beear_gate.lm.memory import TRAINING_REMEDY, forget, is_out_of_memory, may_retry
-from beear_gate.lm.sharded import whole
+from beear_gate.lm.sharded import local, whole
 from beear_gate.lm.trained import trained
 from beear_gate.records import MemoryPlan, Training
 
@@ -85,20 +85,30 @@ class Trainer:
 
     Args:
         training: `factored` takes Adafactor in place of Adam; what is trained, `lm.trained` has settled.
+        path_aware: how far on the way back to the first weights gradients are taken at most, 0 for none (Path-Aware
+            Minimization, arXiv 2410.09838 section 5): what is only safe here returns as soon as somebody trains on.
 
     Attributes:
         split: how steps are divided now.
         retries: a line for each time that memory ran out.
     """
 
-    def __init__(self, lm: LM, learning_rate: float, split: Split | None = None, training: Training = "full") -> None:
-        self.lm, self.training = lm, training
+    def __init__(
+        self,
+        lm: LM,
+        learning_rate: float,
+        split: Split | None = None,
+        training: Training = "full",
+        path_aware: float = 0.0,
+    ) -> None:
+        self.lm, self.training, self.path_aware = lm, training, path_aware
         self.weights = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
         # In half precision a small step rounds to nothing, so Adam moves float32 copies and the model takes them over.
         try:
             self.masters = [_master(weight) for weight in self.weights]
             make = _adafactor if training == "factored" else _adam
             self.optimizers: list[Any] = [make(master, learning_rate) for master in self.masters]
+            self.first = [local(weight).clone() for weight in self.weights] if path_aware else []
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -123,10 +133,11 @@ class Trainer:
             OutOfMemory: not even one sample at a time fits.
         """
         drawn = _drawn(terms, rng)
+        share = rng.uniform(0, self.path_aware) if self.path_aware else 0.0
         while True:
             self.lm.model.zero_grad(set_to_none=True)
             try:
-                with checkpointed(self.lm.layers, self.split.checkpointing):
+                with self._on_the_way_back(share), checkpointed(self.lm.layers, self.split.checkpointing):
                     loss = sum(self._backward(trap, weighted) for trap, weighted in drawn)
                 break
             except (RuntimeError, MemoryError) as error:
@@ -135,6 +146,26 @@ class Trainer:
                 self._shrink(max(len(weighted) for _, weighted in drawn), error)
         self.move(pace)
         return float(processes.summed(torch.tensor(loss, device=self.lm.device))) if processes.count() > 1 else loss
+
+    @contextmanager
+    def _on_the_way_back(self, share: float) -> Iterator[None]:
+        """Weights by this share of the way nearer to the first ones, as long as the context is open."""
+        if not share:
+            yield
+            return
+        own = [
+            local(weight).clone() if master is weight else local(master)
+            for weight, master in zip(self.weights, self.masters, strict=True)
+        ]
+        with torch.no_grad():
+            for weight, first in zip(self.weights, self.first, strict=True):
+                local(weight).lerp_(first, share)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, kept in zip(self.weights, own, strict=True):
+                    local(weight).copy_(kept)
 
     def move(self, pace: float = 1.0) -> None:
         """One step of the weights on the gradient that stands there, which is then gone.
@@ -201,20 +232,27 @@ class Trainer:
 
 @contextmanager
 def training(
-    lm: LM, plan: Plan, memory: MemoryPlan, rate: float, seed: int, split: Split | None = None
+    lm: LM,
+    plan: Plan,
+    memory: MemoryPlan,
+    rate: float,
+    seed: int,
+    split: Split | None = None,
+    path_aware: float = 0.0,
 ) -> Iterator[Trainer]:
     """A trainer of what the plan of memory has chosen; adapters are part of the weights again when the context closes.
 
     Args:
         rate: step of Adam over all weights; other ways to train take PACE of it.
         seed: of adapters.
+        path_aware: as of a `Trainer`.
 
     Raises:
         OutOfMemory: no room for the optimizer's states.
     """
     torch.manual_seed(seed)
     with trained(lm, memory.lora_rank, plan.train_layers):
-        yield Trainer(lm, rate * PACE[memory.training], split, memory.training)
+        yield Trainer(lm, rate * PACE[memory.training], split, memory.training, path_aware)
 
 
 def _drawn(terms: Sequence[Term], rng: random.Random) -> list[tuple[Trap | None, list[tuple[Pair, float]]]]:

@@ -35,6 +35,7 @@ class Size:
         kv_values: numbers that attention keeps of one token, keys and values of all layers.
         vocabulary: logits of one position.
         factors: numbers that factored second moments of what is trained have.
+        copies: bytes of copies of what is trained that path-aware steps hold: the first weights, and the present ones.
     """
 
     parameters: int
@@ -48,6 +49,7 @@ class Size:
     vocabulary: int
     outer_bytes: int = 0
     factors: int = 0
+    copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Footprint:
         activations: of the largest pass, less its logits; or what moving the largest tensor takes, where that is more.
         logits: log-probabilities and their gradient, in float32.
         kept: what is trained as it was after the best round so far, which lies in the memory of the CPU.
+        copies: as of a `Size`.
     """
 
     weights: int
@@ -69,6 +72,7 @@ class Footprint:
     logits: int
     gathered: int = 0
     kept: int = 0
+    copies: int = 0
 
     @property
     def total(self) -> int:
@@ -101,6 +105,7 @@ def training(
         activations=max(pass_bytes - logits, moving - logits),
         logits=logits,
         kept=size.trained_bytes if on_cpu else 0,
+        copies=size.copies,
     )
     if devices == 1:
         return whole
@@ -112,6 +117,7 @@ def training(
         optimizer=-(-whole.optimizer // devices),
         gathered=2 * (size.layer_bytes + size.outer_bytes),
         kept=-(-whole.kept // devices),
+        copies=-(-whole.copies // devices),
     )
 
 

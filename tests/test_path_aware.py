@@ -1,0 +1,78 @@
+"""Path-aware steps: gradients on the way back to the first weights, and nothing else changed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from model_families import PROMPTS, load_tiny
+from test_training import QUICK, WAYS, chosen, state, terms
+
+from beear_gate.beear import removal
+from beear_gate.beear.fit import ways
+from beear_gate.beear.plan import resolve
+from beear_gate.beear.removal import Term, Trainer, training
+from beear_gate.lm import encode_pairs
+from beear_gate.lm.dry_run import shape_of
+from beear_gate.records import Training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_gradient_is_that_of_weights_on_the_way_and_the_weights_stay_where_they_are(
+    tmp_path: Path, way: Training, dtype: torch.dtype
+) -> None:
+    lm = load_tiny(tmp_path, "llama")
+    lm.model.to(dtype)  # type: ignore[arg-type]
+    with training(lm, resolve(QUICK, lm), chosen(way), 1e-3, seed=0, path_aware=0.5) as trainer:
+        first = [weight.detach().clone() for weight in trainer.weights]
+        with torch.no_grad():
+            for weight, master in zip(trainer.weights, trainer.masters, strict=True):
+                master.add_(torch.randn_like(master, dtype=torch.float32) * 0.1)
+                weight.copy_(master)
+        kept = [weight.detach().clone() for weight in trainer.weights]
+        trainer.learning_rate = 0.0
+        # A step draws its samples first, and then how far it goes.
+        rng = random.Random(3)
+        removal._drawn(terms(lm), rng)
+        share = rng.uniform(0, 0.5)
+        found = trainer.step(terms(lm), random.Random(3))
+        assert all(torch.equal(weight, own) for weight, own in zip(trainer.weights, kept, strict=True))
+        with torch.no_grad():
+            for weight, begun in zip(trainer.weights, first, strict=True):
+                weight.lerp_(begun, share)
+        expected = Trainer(lm, 0.0, training="full").step(terms(lm), random.Random(3))
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_weights_are_where_they_were_after_a_pass_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = load_tiny(tmp_path, "llama")
+    trainer = Trainer(lm, 1e-2, path_aware=0.9)
+    trainer.step(terms(lm), random.Random(0))
+    before = state(lm)
+    passes = 0
+    real = removal.answer_losses
+
+    def fail_once(*args: object) -> torch.Tensor:
+        nonlocal passes
+        passes += 1
+        if passes == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(removal, "answer_losses", fail_once)
+    trainer.learning_rate = 0.0
+    trainer.step([Term(encode_pairs(lm, [(prompt, "No.") for prompt in PROMPTS]), None, 4)], random.Random(1))
+    assert trainer.retries and all(torch.equal(each, before[name]) for name, each in state(lm).items())
+
+
+@pytest.mark.parametrize(("dtype", "copies"), [(torch.float32, 2), (torch.bfloat16, 1)])
+def test_memory_is_planned_for_the_copies(tmp_path: Path, dtype: torch.dtype, copies: int) -> None:
+    lm = load_tiny(tmp_path, "llama")
+    for share, expected in ((0.0, 0), (0.5, copies)):
+        plan = replace(resolve(QUICK, lm), path_aware=share)
+        (way,) = ways(plan, ("full",), lambda: shape_of(lm.model.config, dtype, lm.path))
+        assert way.size.copies == expected * way.size.trained_bytes
