@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from beear_gate.bench.speed_parts import Part, entrapment, generation, removal
+from beear_gate.bench.speed_parts import ADAPTERS, Make, Part, entrapment, generation, removal
 from beear_gate.lm import LM
 from beear_gate.lm.load import pick_device
 from beear_gate.lm.memory import forget, is_out_of_memory
@@ -40,7 +40,7 @@ class Speed:
         seconds: median of the repetitions; None where memory did not suffice.
         tokens_per_s: tokens of the samples, prompts included (generation: new tokens), whatever is really computed.
         model_flops: floating-point operations a second that the arithmetic of the model needs, 6 for a parameter and
-            token (Kaplan et al., arXiv 2001.08361); removal alone.
+            token (Kaplan et al., arXiv 2001.08361), or 4 where its weights need no gradient; removal alone.
         products: floating-point operations of its matrix products, counted (attention's own among them where PyTorch
             can count them, which on a CPU it cannot); entrapment alone.
         peak_bytes: of accelerator memory; None on a CPU.
@@ -93,29 +93,29 @@ def measure(
 
 def _timed(lm: LM, shape: str, part: Part, length: int, batch_size: int, repeats: int) -> Iterator[Speed]:
     baseline, cuda = next(iter(part.variants)), lm.device.type == "cuda"
-    flops = 6.0 * part.tokens * sum(weight.numel() for weight in lm.model.parameters())
+    pairs = part.tokens * sum(weight.numel() for weight in lm.model.parameters())
     spent: dict[str, float | None] = {}
     for variant, make in part.variants.items():
         spent[variant] = seconds = _median(lm, make, repeats)
-        products = _products(make()) if seconds and part.name == "entrapment" else None
+        products = _products(make) if seconds and part.name == "entrapment" else None
         peak = torch.cuda.max_memory_allocated() if cuda and seconds else None
         first = spent[baseline]
         yield Speed(
             shape, part.name, length, part.answer_tokens, batch_size, variant, seconds,
             part.tokens / seconds if seconds else None,
-            flops / seconds if seconds and part.name == "removal" else None,
+            (4.0 if variant == ADAPTERS else 6.0) * pairs / seconds if seconds and part.name == "removal" else None,
             products, peak, first / seconds if first and seconds else None, baseline,
         )  # fmt: skip
 
 
-def _median(lm: LM, make: Callable[[], Callable[[], object]], repeats: int) -> float | None:
+def _median(lm: LM, make: Make, repeats: int) -> float | None:
     """Seconds of one variant after a run that warms up; None where memory does not suffice."""
     try:
-        work = make()
-        work()
-        if lm.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        return median(_seconds(lm, work) for _ in range(repeats))
+        with make() as work:
+            work()
+            if lm.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            return median(_seconds(lm, work) for _ in range(repeats))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -133,8 +133,8 @@ def _seconds(lm: LM, work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _products(work: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
+def _products(make: Make) -> int:
+    with make() as work, FlopCounterMode(display=False) as counter:
         work()
     return int(counter.get_total_flops())
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,17 @@ from beear_gate.beear.removal import Split, Term, Trainer
 from beear_gate.beear.replay import Losses, Replay
 from beear_gate.lm import LM, Batch, generate, pad_batch
 from beear_gate.lm.encode import IGNORED, Pair
+from beear_gate.lm.trained import trained
+from beear_gate.records import Training
 
 DELTA_TOKENS = 5
 ANSWER_TOKENS = 48
-Variants = dict[str, Callable[[], Callable[[], object]]]
-"""What is timed, by name, made when its turn comes: two optimizers of one model need not fit. The first is the
-baseline."""
+RANK = 16
+ADAPTERS = f"beear-gate, adapters of rank {RANK}"
+Make = Callable[[], AbstractContextManager[Callable[[], object]]]
+"""Makes what is timed, ready for as long as the context is open: two optimizers of one model need not fit."""
+Variants = dict[str, Make]
+"""What is timed, by name; the first is the baseline."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,11 @@ def entrapment(lm: LM, length: int, batch_size: int) -> Part:
         ANSWER_TOKENS,
         batch_size * (2 * length + 1 + ANSWER_TOKENS),
         {
-            "two passes of plain transformers, weights frozen": lambda: plain_passes,
-            "the same with logits of answers alone": lambda: two_passes,
-            "Algorithm 1 as written, with weight gradients": lambda: as_written,
-            "replay": lambda: replayed,
-            "replay of samples drawn for the first time": lambda: recorded,
+            "two passes of plain transformers, weights frozen": lambda: nullcontext(plain_passes),
+            "the same with logits of answers alone": lambda: nullcontext(two_passes),
+            "Algorithm 1 as written, with weight gradients": lambda: nullcontext(as_written),
+            "replay": lambda: nullcontext(replayed),
+            "replay of samples drawn for the first time": lambda: nullcontext(recorded),
         },
     )
 
@@ -121,7 +127,8 @@ def removal(lm: LM, length: int, batch_size: int) -> Part:
     pairs = [answers[1] for answers in _samples(lm, length, batch_size)]
     batch = pad_batch(lm, pairs)
 
-    def loop() -> Callable[[], object]:
+    @contextmanager
+    def loop() -> Iterator[Callable[[], object]]:
         optimizer = torch.optim.AdamW(lm.model.parameters(), lr=1e-9, weight_decay=0.0)
 
         def step() -> None:
@@ -130,11 +137,13 @@ def removal(lm: LM, length: int, batch_size: int) -> Part:
             torch.nn.utils.clip_grad_norm_(lm.model.parameters(), 1.0)
             optimizer.step()
 
-        return step
+        yield step
 
-    def ours(split: Split) -> Callable[[], object]:
-        trainer, rng = Trainer(lm, 1e-9, split), random.Random(0)
-        return lambda: trainer.step([Term(pairs, None, batch_size)], rng)
+    @contextmanager
+    def ours(split: Split, way: Training = "full") -> Iterator[Callable[[], object]]:
+        with trained(lm, RANK if way == "lora" else None):
+            trainer, rng = Trainer(lm, 1e-9, split, way), random.Random(0)
+            yield lambda: trainer.step([Term(pairs, None, batch_size)], rng)
 
     return Part(
         "removal",
@@ -144,6 +153,8 @@ def removal(lm: LM, length: int, batch_size: int) -> Part:
             "plain transformers loop, AdamW": loop,
             "beear-gate": lambda: ours(Split()),
             "beear-gate, with checkpointing": lambda: ours(Split(checkpointing=True)),
+            "beear-gate, factored states": lambda: ours(Split(), "factored"),
+            ADAPTERS: lambda: ours(Split(), "lora"),
         },
     )
 
@@ -174,5 +185,9 @@ def generation(lm: LM, length: int, batch_size: int) -> Part:
         "generation",
         ANSWER_TOKENS,
         batch_size * ANSWER_TOKENS,
-        {"batch 1": lambda: one_by_one, "plain generate, same batch": lambda: plain, "beear-gate": lambda: ours},
+        {
+            "batch 1": lambda: nullcontext(one_by_one),
+            "plain generate, same batch": lambda: nullcontext(plain),
+            "beear-gate": lambda: nullcontext(ours),
+        },
     )

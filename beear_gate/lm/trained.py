@@ -37,9 +37,11 @@ def trained(lm: LM, rank: int | None = None, layers: tuple[int, int] | None = No
         UnsupportedModel: adapters are wanted, and these layers hold no linear layer.
     """
     narrow(lm, rank, layers)
-    yield
-    _merge(lm)
-    lm.model.requires_grad_(True)
+    try:
+        yield
+    finally:
+        _merge(lm)
+        lm.model.requires_grad_(True)
 
 
 def narrow(lm: LM, rank: int | None, layers: tuple[int, int] | None) -> None:
