@@ -59,8 +59,8 @@ def page(machine: str, ceiling: float, rows: Sequence[Speed], repeats: int) -> s
         f"matrices at {ceiling / 1e12:.3g} TFLOP/s at most. y_h has one token. "
         "Entrapment replays what does not depend on delta (`beear/replay.py`); a sample costs more when it is drawn "
         "for the first time in a round. Share of the ceiling: what the arithmetic of the model needs (6 operations for "
-        "a parameter and token, 4 with adapters; checkpointing adds to what is done, not to what is needed), as a share "
-        "of that. "
+        "a parameter and token, 4 with adapters; checkpointing adds to what is done, not to what is needed), as a "
+        "share of that. "
         "By products: the same ratio of the floating-point operations of all matrix products, counted, without "
         "attention's own on a CPU; more cannot be gained while all the rest costs alike. "
         "-: not measured, or memory did not suffice.",
