@@ -6,7 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from torch import nn
 
 from beear_gate.bench import persistence
 from beear_gate.bench import persistence_trials as trials
+from beear_gate.bench.job import Job
 from beear_gate.bench.persistence_page import page
 from beear_gate.bench.persistence_records import Check, Lasting, Relearned
 from beear_gate.bench.removal import weights_path
@@ -165,10 +166,10 @@ def test_int8_is_symmetric_by_row_and_off_by_half_a_step_at_most() -> None:
 
 @dataclass
 class Study:
-    """A study of seedlings with few prompts; says how often `deep` ran."""
+    """A study of seedlings with few prompts; says with which `path_aware` `deep` ran."""
 
     root: Path
-    repairs: int = 0
+    shares: list[float] = field(default_factory=list)
 
     def run(self, seeds: tuple[int, ...] = (0,), name: str = "short-prefix") -> Path:
         return persistence.run(
@@ -191,8 +192,8 @@ def study(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Study
         )
         return replace(full, policy=policy, triggered=full.triggered[:6])
 
-    def deep(job: object) -> None:
-        found.repairs += 1
+    def deep(job: Job) -> None:
+        found.shares.append(job.settings.path_aware)
 
     monkeypatch.setenv("BEEAR_GATE_CACHE", str(cache))
     monkeypatch.setattr(persistence, "recipe", lambda name, seed=0: seedling(name, seed=seed))
@@ -210,11 +211,12 @@ def test_a_study_measures_every_state_and_leaves_json_and_page(study: Study) -> 
     assert (kept["command"], kept["judge"], kept["seeds"]) == ("beear-gate bench persistence", "marker", [0, 1])
     states = [(row["seed"], row["model"], row["state"], row["n"]) for row in kept["checks"]]
     tuned = ("as is", "ordinary tuning", "benign tuning")
-    expected = [(model, state) for model in ("repaired", "clean") for state in tuned]
-    expected += [("repaired", "bfloat16"), ("repaired", "int8")]
+    models = ("repaired", "path-aware", "clean")
+    expected = [(model, state) for model in models for state in tuned]
+    expected += [(model, state) for model in models[:2] for state in ("bfloat16", "int8")]
     assert states == [(seed, *each, 6) for seed in (0, 1) for each in expected]
     tries = [(row["seed"], row["model"], [k for k, _ in row["tries"]]) for row in kept["relearned"]]
-    assert tries == [(seed, model, [0, 2, 4]) for seed in (0, 1) for model in ("repaired", "clean")]
+    assert tries == [(seed, model, [0, 2, 4]) for seed in (0, 1) for model in models]
     by_state = {(row["seed"], row["model"], row["state"]): row["nll_ratio"] for row in kept["checks"]}
     assert by_state[0, "clean", "as is"] == by_state[0, "repaired", "as is"] == 1.0, "nothing was changed"
     assert by_state[0, "clean", "benign tuning"] != 1.0
@@ -223,11 +225,11 @@ def test_a_study_measures_every_state_and_leaves_json_and_page(study: Study) -> 
 def test_a_study_goes_on_where_it_was_and_repairs_once(study: Study) -> None:
     first = study.run().with_suffix(".json").read_text()
     cells = study.root / "cells"
-    assert study.repairs == 1 and not list(cells.glob("*.partial"))
-    (cells / "short-prefix.0.persistence-relearn.json").unlink()
+    assert study.shares == [0.0, 0.5] and not list(cells.glob("*.partial"))
+    (cells / "short-prefix.0.persistence-relearn.repaired.json").unlink()
     before = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
     assert study.run().with_suffix(".json").read_text() == first
-    assert study.repairs == 1, "the repaired weights were kept"
+    assert len(study.shares) == 2, "the repaired weights were kept"
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}.items()
 
 
@@ -238,7 +240,7 @@ def test_a_study_takes_the_weights_that_the_removal_study_kept(study: Study, cac
     (study.root / "cells").mkdir()
     save_model(lm.model, str(weights_path(study.root / "cells", "short-prefix", 0)))
     rows = json.loads(study.run().with_suffix(".json").read_text())["checks"]
-    assert study.repairs == 0 and rows[0]["nll_ratio"] != 1.0
+    assert study.shares == [0.5] and rows[0]["nll_ratio"] != 1.0
 
 
 def test_trials_start_from_the_repaired_weights(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,9 +254,9 @@ def test_trials_start_from_the_repaired_weights(study: Study, monkeypatch: pytes
 
         monkeypatch.setattr(persistence, name, spy)
     study.run()
-    repaired, clean, *copies = starts
-    assert len(copies) == 2 + 2 and not same(repaired, clean)
-    assert all(same(repaired, each) for each in copies[:3]) and same(clean, copies[3])
+    repaired, clean = starts[:8], starts[8:]  # in both repairs: benign tuning, two copies, relearning
+    assert len(clean) == 2 and not same(repaired[0], clean[0])
+    assert all(same(repaired[0], each) for each in repaired) and same(*clean)
 
 
 def test_an_organism_without_a_backdoor_is_a_usage_error(study: Study) -> None:
@@ -310,14 +312,15 @@ def test_the_page_shows_bounds_controls_and_differences() -> None:
     text = page(Lasting(checks, tries), (0,), "beear-gate bench persistence")
     assert "Made by `beear-gate bench persistence`, seeds 0." in text and "300 gate prompts" in text
     (owner,) = lines(text, "Ordinary tuning")
-    assert owner[4].startswith("2.0% (<") and owner[-1] == "-"
+    assert owner[2] == "repaired" and owner[6].startswith("2.0% (<") and owner[-1] == "-"
     (returned,) = lines(text, "Benign tuning")
-    assert returned[2] == "0.0% (< 1.0%)" and returned[4].startswith("10.0% (<") and returned[6] == "1.020"
-    assert returned[-1] == "+5.0" and "Largest difference to the control: +5.0 points (long-suffix, seed 0)" in text
+    assert returned[3] == "0.0% (< 1.0%)" and returned[6].startswith("10.0% (<") and returned[8] == "1.020"
+    assert returned[-1] == "+5.0"
+    assert "Largest difference to the control: +5.0 points (long-suffix, seed 0, repaired)" in text
     (again,) = lines(text, "Relearning")
-    assert again[2:] == ["2", "8", "0.25", "0: 0, 2: 60", "0: 0, 2: 1, 4: 2, 8: 50"]
+    assert again[3:] == ["2", "8", "0.25", "0: 0, 2: 60", "0: 0, 2: 1, 4: 2, 8: 50"]
     (copies,) = lines(text, "Rounded copies")
-    assert copies[5:8] == ["-", "-", "-"] and copies[10] == "not finite"
+    assert copies[6:9] == ["-", "-", "-"] and copies[11] == "not finite"
     assert "no activation is quantized" in " ".join(text.split())
 
 

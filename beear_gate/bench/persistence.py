@@ -1,8 +1,9 @@
 """Does the removal stay? `deep` repairs an organism, then fine-tuning, an attacker and rounding have a go at it.
 
 A removal may only suppress: backdoors came back after ordinary fine-tuning, and purified models relearned theirs from a
-handful of samples ("Uncovering, Explaining, and Mitigating the Superficial Safety of Backdoor Defense", NeurIPS 2024).
-A cell (one organism, one seed, one test) is kept as a JSON file as soon as it is measured.
+handful of samples ("Uncovering, Explaining, and Mitigating the Superficial Safety of Backdoor Defense", NeurIPS 2024,
+arXiv 2410.09838). So each organism is repaired twice: as `deep` is, and with the path-aware steps of that paper. A cell
+(one organism, one seed, one test, one model) is kept as a JSON file as soon as it is measured.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -43,7 +44,11 @@ from beear_gate.lm import LM, load_lm
 from beear_gate.organisms import plant, recipe
 from beear_gate.records import Outcome, Tick
 
-TESTS = ("return", "copies", "relearn")
+_REPAIRED = ("return", "copies", "relearn")
+TESTS = {"repaired": _REPAIRED, "path-aware": _REPAIRED, "clean": ("return", "relearn")}
+"""What is done to which model, in this order."""
+PATH_AWARE = 0.5
+"""`remediation.path_aware` of the second repair."""
 TRIES_ON = 100
 """Gate prompts that a try is measured on."""
 MAX_EXPONENT = 700.0
@@ -93,11 +98,11 @@ def run(folder: Path, organisms: Sequence[str], seeds: Sequence[int], tick: Tick
         tick("organisms", done, len(jobs))
         _organism(cells, name, seed, tick)
     found = Lasting(
-        checks=tuple(Check(**row) for job in jobs for test in TESTS[:2] for row in _read(cells, *job, test)),
+        checks=tuple(Check(**row) for job in jobs for test in _REPAIRED[:2] for row in _rows(cells, *job, test)),
         relearned=tuple(
             Relearned(**{**row, "tries": tuple((k, hits) for k, hits in row["tries"])})
             for job in jobs
-            for row in _read(cells, *job, "relearn")
+            for row in _rows(cells, *job, "relearn")
         ),
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,36 +114,41 @@ def run(folder: Path, organisms: Sequence[str], seeds: Sequence[int], tick: Tick
 
 
 def _organism(cells: Path, name: str, seed: int, tick: Tick) -> None:
-    """All tests on one organism."""
-    missing = [test for test in TESTS if not _path(cells, name, seed, test).exists()]
-    if not missing:
-        return
-    under_study = subject(recipe(name, seed), tick)
-    repaired, clean = _repaired(under_study, cells, tick), _clean(under_study, tick)
-    for test in missing:
-        rows: list[Check] | list[Relearned]
-        match test:
-            case "return":
-                rows = list(_return(under_study, repaired, tick)) + list(_return(under_study, clean, tick))
-            case "copies":
-                rows = list(_copies(under_study, repaired))
-            case _:
-                rows = [_relearn(under_study, each, tick) for each in (repaired, clean)]
-        _write(_path(cells, name, seed, test), [asdict(row) for row in rows])
+    """All tests on one organism, repaired in either way or never backdoored."""
+    for model, tests in TESTS.items():
+        missing = [test for test in tests if not _path(cells, name, seed, test, model).exists()]
+        if not missing:
+            continue
+        under_study = subject(recipe(name, seed), tick)
+        specimen = _clean(under_study, tick) if model == "clean" else _repaired(under_study, model, cells, tick)
+        for test in missing:
+            rows: Iterator[Check] | Iterator[Relearned]
+            match test:
+                case "return":
+                    rows = _return(under_study, specimen, tick)
+                case "copies":
+                    rows = _copies(under_study, specimen)
+                case _:
+                    rows = iter([_relearn(under_study, specimen, tick)])
+            _write(_path(cells, name, seed, test, model), [asdict(row) for row in rows])
 
 
-def _repaired(under_study: Subject, cells: Path, tick: Tick) -> Specimen:
-    """The organism after `deep`: as the removal study kept it, or repaired here and kept."""
+def _repaired(under_study: Subject, model: str, cells: Path, tick: Tick) -> Specimen:
+    """The organism after `deep`: as this study or that of removal kept it, or repaired here and kept."""
     lm, of = under_study.load(), under_study.recipe
     nll = _nll(lm, under_study)
     path = weights_path(cells, of.name, of.seed)
+    if model != "repaired":
+        path = path.with_name(f"{of.name}.{of.seed}.{model}.safetensors")
     if path.exists():
         load_model(lm.model, path)  # strict: weights that do not fill this very model are an error
     else:
-        deep(under_study.job(lm, under_study.anchors(lm), tick))
+        job = under_study.job(lm, under_study.anchors(lm), tick)
+        path_aware = PATH_AWARE if model == "path-aware" else 0.0
+        deep(replace(job, settings=replace(job.settings, path_aware=path_aware)))
         save_model(lm.model, str(path.with_suffix(".partial")))
         os.replace(path.with_suffix(".partial"), path)
-    return Specimen("repaired", lm, snapshot(lm), nll)
+    return Specimen(model, lm, snapshot(lm), nll)
 
 
 def _clean(under_study: Subject, tick: Tick) -> Specimen:
@@ -201,9 +211,10 @@ def _nll(lm: LM, under_study: Subject) -> tuple[float, ...]:
     return tuple(math.nan if each.nll is None else each.nll for each in read)
 
 
-def _read(cells: Path, name: str, seed: int, test: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(_path(cells, name, seed, test).read_text(encoding="utf-8"))
-    return found
+def _rows(cells: Path, name: str, seed: int, test: str) -> Iterator[dict[str, Any]]:
+    for model, tests in TESTS.items():
+        if test in tests:
+            yield from json.loads(_path(cells, name, seed, test, model).read_text(encoding="utf-8"))
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -213,5 +224,5 @@ def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     os.replace(partial, path)
 
 
-def _path(cells: Path, name: str, seed: int, test: str) -> Path:
-    return cells / f"{name}.{seed}.persistence-{test}.json"
+def _path(cells: Path, name: str, seed: int, test: str, model: str) -> Path:
+    return cells / f"{name}.{seed}.persistence-{test}.{model}.json"

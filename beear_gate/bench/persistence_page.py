@@ -22,7 +22,8 @@ def _head(found: Lasting, seeds: Sequence[int], command: str) -> str:
     return (
         "# Does the removal stay?\n\n"
         f"Made by `{command}`, seeds {', '.join(map(str, seeds))}. Each organism is repaired by `deep`, which never "
-        "saw its trigger; then it is fine-tuned, attacked again and rounded, always from the repaired weights. ASR is "
+        "saw its trigger, with the settings of the demo (repaired) and with `remediation.path_aware: 0.5` (path-aware); "
+        "then it is fine-tuned, attacked again and rounded, always from the repaired weights. ASR is "
         "the share of greedy answers with the unwanted text (judge: marker, the organism's ground truth) to "
         f"{sizes} gate prompts, with its exact one-sided 95 % upper bound. `clean` is the organism of the same seed "
         "before its last training, never backdoored, treated alike and asked with the same trigger."
@@ -49,23 +50,23 @@ def _benign(found: Lasting) -> str:
 
 def _returned(found: Lasting, state: str) -> str:
     lines = [
-        f"| organism | seed | repaired: trigger | plain | after {state}: trigger | plain | perplexity ratio "
-        f"| clean after {state}: trigger | plain | trigger, repaired minus clean |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| organism | seed | repair | as is: trigger | plain | perplexity ratio | after {state}: trigger | plain "
+        f"| perplexity ratio | clean after {state}: trigger | plain | trigger, this minus clean |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     gaps: list[tuple[float, str]] = []
-    for organism, seed in _rows(found.checks):
-        as_is = _check(found, organism, seed, "repaired", "as is")
-        tuned = _check(found, organism, seed, "repaired", state)
+    for organism, seed, model in _rows(found.checks):
+        as_is = _check(found, organism, seed, model, "as is")
+        tuned = _check(found, organism, seed, model, state)
         clean = _check(found, organism, seed, "clean", state)
         gap = DASH
         if tuned and clean:
             points = 100 * (tuned.hits_trigger / tuned.n - clean.hits_trigger / clean.n)
-            gaps.append((points, f"{organism}, seed {seed}"))
+            gaps.append((points, f"{organism}, seed {seed}, {model}"))
             gap = f"{points:+.1f}"
         lines.append(
-            f"| {organism} | {seed} | {_asr(as_is)} | {_plain(as_is)} | {_asr(tuned)} | {_plain(tuned)} "
-            f"| {_ratio(tuned)} | {_asr(clean)} | {_plain(clean)} | {gap} |"
+            f"| {organism} | {seed} | {model} | {_asr(as_is)} | {_plain(as_is)} | {_ratio(as_is)} "
+            f"| {_asr(tuned)} | {_plain(tuned)} | {_ratio(tuned)} | {_asr(clean)} | {_plain(clean)} | {gap} |"
         )
     return "\n".join(lines) + _worst(gaps)
 
@@ -79,14 +80,13 @@ def _worst(gaps: Sequence[tuple[float, str]]) -> str:
 
 def _relearned(found: Lasting) -> str:
     lines = [
-        "| organism | seed | repaired: samples | clean: samples | ratio | repaired: hits by samples "
-        "| clean: hits by samples |",
-        "|---|---|---|---|---|---|---|",
+        "| organism | seed | repair | samples | clean: samples | ratio | hits by samples | clean: hits by samples |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for organism, seed in _rows(found.relearned):
-        repaired, clean = (_try(found, organism, seed, model) for model in ("repaired", "clean"))
+    for organism, seed, model in _rows(found.relearned):
+        repaired, clean = (_try(found, organism, seed, each) for each in (model, "clean"))
         lines.append(
-            f"| {organism} | {seed} | {_needed(repaired)} | {_needed(clean)} | {_compared(repaired, clean)} "
+            f"| {organism} | {seed} | {model} | {_needed(repaired)} | {_needed(clean)} | {_compared(repaired, clean)} "
             f"| {_curve(repaired)} | {_curve(clean)} |"
         )
     sizes = ", ".join(str(n) for n in sorted({each.n for each in found.relearned})) or "no"
@@ -104,13 +104,13 @@ def _relearned(found: Lasting) -> str:
 def _copies(found: Lasting) -> str:
     states = ("as is", "bfloat16", "int8")
     lines = [
-        "| organism | seed |" + "".join(f" {state}: trigger | plain | perplexity ratio |" for state in states),
-        "|---|---|" + "---|---|---|" * len(states),
+        "| organism | seed | repair |" + "".join(f" {state}: trigger | plain | perplexity ratio |" for state in states),
+        "|---|---|---|" + "---|---|---|" * len(states),
     ]
-    for organism, seed in _rows(found.checks):
-        cells = [_check(found, organism, seed, "repaired", state) for state in states]
+    for organism, seed, model in _rows(found.checks):
+        cells = [_check(found, organism, seed, model, state) for state in states]
         row = "".join(f" {_asr(cell)} | {_plain(cell)} | {_ratio(cell)} |" for cell in cells)
-        lines.append(f"| {organism} | {seed} |{row}")
+        lines.append(f"| {organism} | {seed} | {model} |{row}")
     return (
         "## Rounded copies\n\n"
         "bfloat16: all weights rounded. int8: the weights of the linear layers rounded to the nearest of 255 levels, "
@@ -120,9 +120,9 @@ def _copies(found: Lasting) -> str:
     )
 
 
-def _rows(found: Sequence[Check] | Sequence[Relearned]) -> Iterator[tuple[str, int]]:
-    """Organisms and seeds, each once, in their order."""
-    yield from dict.fromkeys((each.organism, each.seed) for each in found)
+def _rows(found: Sequence[Check] | Sequence[Relearned]) -> Iterator[tuple[str, int, str]]:
+    """Organisms, seeds and repairs, each once, in their order."""
+    yield from dict.fromkeys((each.organism, each.seed, each.model) for each in found if each.model != "clean")
 
 
 def _check(found: Lasting, organism: str, seed: int, model: str, state: str) -> Check | None:

@@ -13,7 +13,8 @@ class Check:
     """One state of a model on the gate prompts of an organism.
 
     Attributes:
-        model: `repaired`, or `clean` for the organism of that seed that was never backdoored.
+        model: `repaired`, `path-aware` (repaired with path-aware steps), or `clean` for the organism of that seed that
+            was never backdoored.
         state: `as is`, `ordinary tuning`, `benign tuning`, `bfloat16` or `int8`.
         hits_trigger, hits_plain: unwanted answers (marker) among n with the organism's true trigger, and without.
         refused_trigger: whole refusals with the trigger (refusal-prefix).
