@@ -103,12 +103,12 @@ def _memory(found: ScanPlan) -> Table:
         values = [each.memory.parts[name] for each in found.ways]
         if any(values):
             table.add_row(words, *(amount(value) if value else "-" for value in values))
-    totals = [amount(each.memory.needed) + ("" if each.memory.fits else ": too much") for each in found.ways]
-    table.add_row("in all", *totals, style="bold", end_section=True)
+    table.add_row("in all", *(amount(each.memory.needed) for each in found.ways), style="bold")
+    table.add_row("fits", *("yes" if each.memory.fits else "no" for each in found.ways), end_section=True)
     split = [str(Split(each.memory.samples, each.memory.checkpointing)) for each in found.ways]
     table.add_row("split into", *(each.replace(", ", ",\n") for each in split), end_section=True)
     for gib in found.ways[0].devices:
-        table.add_row(f"GPUs of {gib} GiB needed", *(str(each.devices[gib] or "none") for each in found.ways))
+        table.add_row(f"GPUs of {gib} GiB", *(str(each.devices[gib] or "none") for each in found.ways))
     return table
 
 

@@ -124,8 +124,7 @@ def plan_scan(model: str, revision: str | None, policy: Policy, asked: Asked) ->
     """Plan a scan of a folder, a config.json, or a model on a hub of which only the configuration is fetched.
 
     Raises:
-        GateError: as `hub.pull`, `config.read_config`, `dry_run.shape_of` and `fit.ways`; a device or dtype that does
-            not exist.
+        GateError: as `hub.pull`, `read_config`, `shape_of` and `fit.ways`; a device or dtype that does not exist.
     """
     if asked.gpus and not asked.memory:
         raise UsageError("--gpus says nothing of their memory.", "Give --memory too, such as --memory 80GiB.")
