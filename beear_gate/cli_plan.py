@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 _WORDS = {
     "weights": "weights",
-    "masters": "float32 copies that the optimizer moves",
+    "masters": "float32 copies",
     "gradients": "gradients",
-    "optimizer": "the optimizer's moments",
-    "activations": "activations of the largest pass",
-    "logits": "logits of the answers",
-    "gathered": "the layer at work, whole on every device",
-    "kept": "what is trained, of the best round so far",
+    "optimizer": "optimizer states",
+    "activations": "activations",
+    "logits": "logits of answers",
+    "gathered": "layer at work",
+    "kept": "best round so far",
 }
 
 
@@ -88,10 +88,9 @@ def _head(found: ScanPlan) -> str:
 
 
 def _memory(found: ScanPlan) -> Table:
-    """Every way to train by part, and what a scan holds besides."""
+    """Every way to train by part."""
     from rich.table import Table
 
-    from beear_gate.beear.removal import Split
     from beear_gate.lm.footprint import amount
 
     one = {"cpu": "the CPU", "mps": "MPS"}.get(found.device, "one GPU")
@@ -105,8 +104,9 @@ def _memory(found: ScanPlan) -> Table:
             table.add_row(words, *(amount(value) if value else "-" for value in values))
     table.add_row("in all", *(amount(each.memory.needed) for each in found.ways), style="bold")
     table.add_row("fits", *("yes" if each.memory.fits else "no" for each in found.ways), end_section=True)
-    split = [str(Split(each.memory.samples, each.memory.checkpointing)) for each in found.ways]
-    table.add_row("split into", *(each.replace(", ", ",\n") for each in split), end_section=True)
+    table.add_row("samples a pass", *(str(each.memory.samples) for each in found.ways))
+    checkpointing = ("yes" if each.memory.checkpointing else "no" for each in found.ways)
+    table.add_row("checkpointing", *checkpointing, end_section=True)
     for gib in found.ways[0].devices:
         table.add_row(f"GPUs of {gib} GiB", *(str(each.devices[gib] or "none") for each in found.ways))
     return table
