@@ -75,7 +75,7 @@ def start(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 300) -> Said:
+def finish(process: subprocess.Popen[str], timeout: float = 800) -> Said:
     try:
         out, err = process.communicate(timeout=timeout)
     finally:
