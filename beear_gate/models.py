@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from beear_gate.anchors import build_anchors
-from beear_gate.beear.fit import trainings
 from beear_gate.errors import IncompleteError
 from beear_gate.evaluation.choices import choose
 from beear_gate.evaluation.harness import run_tasks
@@ -17,6 +16,7 @@ from beear_gate.lm import LM, load_lm
 from beear_gate.lm.load import limit_memory
 from beear_gate.lm.memory import release
 from beear_gate.lm.processes import device_of
+from beear_gate.lm.trained import trainings
 from beear_gate.manifest import manifest_digest, verify_unchanged
 from beear_gate.records import AnchorSets, ModelSnapshot, Observations, Tick
 from beear_gate.request import Request

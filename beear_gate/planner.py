@@ -20,7 +20,6 @@ from beear_gate.beear.fit import (
     fit,
     footprint,
     size_of,
-    trainings,
     ways,
     widest,
 )
@@ -35,6 +34,7 @@ from beear_gate.lm.footprint import Size, kv_bytes
 from beear_gate.lm.load import compute_dtype, pick_device
 from beear_gate.lm.memory import free_memory
 from beear_gate.lm.rate import matmul_flops
+from beear_gate.lm.trained import trainings
 from beear_gate.lm.weights import declared_dtype
 from beear_gate.policy import Policy
 from beear_gate.records import Example, MemoryPlan, Training

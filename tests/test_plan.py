@@ -15,12 +15,13 @@ from hub_server import running_hub
 from model_families import load_tiny
 
 from beear_gate.beear.effort import Prompts, effort, samples_a_step, seconds
-from beear_gate.beear.fit import HEADROOM, Way, fit, refuse_too_large, splits, trainings, widest
+from beear_gate.beear.fit import HEADROOM, Way, fit, refuse_too_large, splits, widest
 from beear_gate.beear.plan import resolve
 from beear_gate.errors import OutOfMemory, UsageError
 from beear_gate.lm.dry_run import PassSize
 from beear_gate.lm.footprint import Size
 from beear_gate.lm.memory import free_memory
+from beear_gate.lm.trained import trainings
 from beear_gate.records import RemediationSettings
 from beear_gate.request import parse_memory
 

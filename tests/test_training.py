@@ -18,13 +18,13 @@ from transformers import AutoModelForCausalLM
 
 from beear_gate.beear import remediate
 from beear_gate.beear.entrapment import encode_anchors
-from beear_gate.beear.fit import plan_memory, trainings, ways
+from beear_gate.beear.fit import plan_memory, ways
 from beear_gate.beear.plan import resolve
 from beear_gate.beear.removal import PACE, Term, Trainer, training
 from beear_gate.errors import OutOfMemory, UnsupportedModel, UsageError
 from beear_gate.lm import LM, encode_pairs, prompt_ids
 from beear_gate.lm.dry_run import shape_of
-from beear_gate.lm.trained import narrow, without_adapters
+from beear_gate.lm.trained import narrow, trainings, without_adapters
 from beear_gate.records import MemoryPlan, ModelSnapshot, Remediation, RemediationSettings, Tick, Training
 from beear_gate.report import words
 from beear_gate.report.render import card, html

@@ -6,19 +6,18 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Literal
 
 from torch import Tensor
 
 from beear_gate.beear.entrapment import Encoded
 from beear_gate.beear.plan import Plan
 from beear_gate.beear.removal import Split
-from beear_gate.errors import OutOfMemory, UnsupportedModel, UsageError
+from beear_gate.errors import OutOfMemory, UnsupportedModel
 from beear_gate.lm import LM, processes
 from beear_gate.lm.dry_run import PassSize, pass_bytes, shape_of
 from beear_gate.lm.footprint import FLOAT32, Footprint, Size, amount, factors, logits_bytes, training
 from beear_gate.lm.memory import free_memory
-from beear_gate.lm.trained import narrow, without_adapters
+from beear_gate.lm.trained import narrow, trainings, without_adapters
 from beear_gate.records import MemoryPlan, Training
 
 HEADROOM = 0.9
@@ -34,7 +33,7 @@ def plan_memory(lm: LM, plan: Plan, anchors: Encoded, memory: int | None = None)
     Raises:
         OutOfMemory: a single sample needs more than there is.
         UnsupportedModel: the policy asks for adapters, and there is nothing to put them beside.
-        UsageError: see `trainings`.
+        UsageError: see `trained.trainings`.
     """
     size, passes, on_cpu = size_of(lm), largest_passes(plan, anchors), lm.device.type == "cpu"
     devices = processes.count()
@@ -51,22 +50,6 @@ def plan_memory(lm: LM, plan: Plan, anchors: Encoded, memory: int | None = None)
         fitting = [fit([way], passes, room, on_cpu, devices) for way in ways(plan, others, build)]
         refuse_too_large(found, memory, [each for each in fitting if each.fits])
     return found
-
-
-def trainings(wanted: Training | Literal["auto"], devices: int = 1) -> tuple[Training, ...]:
-    """What may be tried, the first preferred.
-
-    Raises:
-        UsageError: several processes can train all weights with Adam, and in no other way.
-    """
-    if devices > 1 and wanted not in ("auto", "full"):
-        raise UsageError(
-            f"remediation.training is {wanted}, and several processes train all weights with Adam (full) alone.",
-            "Use --processes 1 (for a plan, --gpus 1), or leave remediation.training at auto.",
-        )
-    if wanted != "auto":
-        return (wanted,)
-    return ("full",) if devices > 1 else ("full", "factored", "lora")
 
 
 Count = Callable[[PassSize, bool], int]

@@ -10,19 +10,36 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from beear_gate.errors import UnsupportedModel
+from beear_gate.errors import UnsupportedModel, UsageError
 from beear_gate.lm.load import LM, quiet
+from beear_gate.records import Training
 
 ALPHA = 32
 """With ALPHA / rank before the product, the best step hardly depends on the rank."""
 _ADAPTER = "default"
 _NUMBER = re.compile(r"\b\d+\.")
+
+
+def trainings(wanted: Training | Literal["auto"], devices: int = 1) -> tuple[Training, ...]:
+    """What may be tried, the first preferred.
+
+    Raises:
+        UsageError: several processes can train all weights with Adam, and in no other way.
+    """
+    if devices > 1 and wanted not in ("auto", "full"):
+        raise UsageError(
+            f"remediation.training is {wanted}, and several processes train all weights with Adam (full) alone.",
+            "Use --processes 1 (for a plan, --gpus 1), or leave remediation.training at auto.",
+        )
+    if wanted != "auto":
+        return (wanted,)
+    return ("full",) if devices > 1 else ("full", "factored", "lora")
 
 
 @contextmanager
