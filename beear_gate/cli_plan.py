@@ -26,6 +26,7 @@ _WORDS = {
     "logits": "logits of answers",
     "gathered": "layer at work",
     "kept": "best round so far",
+    "copies": "copies (path-aware)",
 }
 
 

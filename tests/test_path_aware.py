@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +11,14 @@ import torch
 from model_families import PROMPTS, load_tiny
 from test_training import QUICK, WAYS, chosen, state, terms
 
+from beear_gate import cli_plan
 from beear_gate.beear import removal
-from beear_gate.beear.fit import ways
+from beear_gate.beear.fit import footprint, ways
 from beear_gate.beear.plan import resolve
-from beear_gate.beear.removal import Term, Trainer, training
+from beear_gate.beear.removal import Split, Term, Trainer, training
 from beear_gate.lm import encode, encode_pairs
-from beear_gate.lm.dry_run import shape_of
+from beear_gate.lm.dry_run import PassSize, shape_of
+from beear_gate.lm.footprint import Footprint
 from beear_gate.records import Training
 
 
@@ -75,4 +77,9 @@ def test_memory_is_planned_for_the_copies(tmp_path: Path, dtype: torch.dtype, co
     for share, expected in ((0.0, 0), (0.5, copies)):
         plan = replace(resolve(QUICK, lm), path_aware=share)
         (way,) = ways(plan, ("full",), lambda: shape_of(lm.model.config, dtype, lm.path))
-        assert way.size.copies == expected * way.size.trained_bytes
+        found = footprint(way, (PassSize(1, 8, 4),), Split(1), on_cpu=True)
+        assert found.copies == expected * way.size.trained_bytes
+
+
+def test_plan_has_a_row_for_every_part_of_what_a_step_holds() -> None:
+    assert set(cli_plan._WORDS) == {field.name for field in fields(Footprint)}

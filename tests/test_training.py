@@ -206,6 +206,8 @@ def test_reports_say_what_was_trained() -> None:
     assert words.training(full) == "all weights, with Adam"
     some = replace(full, settings=RemediationSettings(train_layers=(1, 2)))
     assert words.training(some) == "the weights of decoder layers 1 to 2, with Adam"
+    aware = replace(full, settings=replace(full.settings, path_aware=0.5))
+    assert words.training(aware).endswith("by gradients up to 50% of the way back to the original weights")
 
 
 def test_auto_takes_the_first_that_fits_as_the_room_shrinks(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from beear_gate.beear.layout import Answers
 from beear_gate.beear.plan import Plan
 from beear_gate.beear.replay import Losses, Replay
 from beear_gate.errors import GateError, IncompleteError, OutOfMemory
-from beear_gate.lm import LM, answer_losses, encode_answer, encode_pairs, pad_batch, processes, prompt_ids
+from beear_gate.lm import LM, Batch, answer_losses, encode_answer, encode_pairs, pad_batch, processes, prompt_ids
 from beear_gate.lm.encode import Pair, like_lengths
 from beear_gate.lm.generate import Perturb
 from beear_gate.lm.memory import in_parts, may_retry
@@ -200,15 +200,19 @@ def _replay(lm: LM, attack: Attack, samples: Sequence[Answers]) -> tuple[Losses 
     return replay.losses, ""
 
 
-def whole_passes(lm: LM, attack: Attack) -> Losses:
-    """The plain way to the same losses: every answer in a pass of its own over all layers and positions."""
+def whole_passes(lm: LM, attack: Attack, read: Callable[[LM, Batch], Tensor] = answer_losses) -> Losses:
+    """The plain way to the same losses: every answer in a pass of its own over all layers and positions.
+
+    Args:
+        read: the losses of a batch.
+    """
 
     def losses(delta_NH: Tensor, samples: Sequence[Answers]) -> list[Tensor]:
         found = []
         for pairs in zip(*samples, strict=True):
             batch = pad_batch(lm, pairs)
             with attack.on(delta_NH, batch.starts_B, batch.ends_B):
-                found.append(answer_losses(lm, batch))
+                found.append(read(lm, batch))
         return found
 
     return losses

@@ -15,7 +15,7 @@ from beear_gate.beear.removal import Split
 from beear_gate.errors import OutOfMemory, UnsupportedModel
 from beear_gate.lm import LM, processes
 from beear_gate.lm.dry_run import PassSize, pass_bytes, shape_of
-from beear_gate.lm.footprint import FLOAT32, Footprint, Size, amount, factors, logits_bytes, training
+from beear_gate.lm.footprint import Footprint, Size, amount, factors, logits_bytes, training
 from beear_gate.lm.memory import free_memory
 from beear_gate.lm.trained import narrow, trainings, without_adapters
 from beear_gate.records import MemoryPlan, Training
@@ -69,6 +69,7 @@ class Way:
     count: Count
     lora_rank: int | None = None
     bare: tuple[str, ...] = ()
+    path_aware: bool = False
 
 
 def ways(plan: Plan, wanted: Sequence[Training], build: Callable[[], LM]) -> Iterator[Way]:
@@ -86,11 +87,7 @@ def ways(plan: Plan, wanted: Sequence[Training], build: Callable[[], LM]) -> Ite
         shape = build()
         bare = without_adapters(shape, plan.train_layers) if rank else ()
         narrow(shape, rank, plan.train_layers)
-        size = size_of(shape)
-        if plan.path_aware:  # in half precision the float32 copies that Adam moves stand for the present weights
-            halves = size.trained_bytes < size.trained * FLOAT32
-            size = replace(size, copies=size.trained_bytes * (1 if halves else 2))
-        return size, cache(partial(pass_bytes, shape)), bare
+        return size_of(shape), cache(partial(pass_bytes, shape)), bare
 
     for each in wanted:
         rank = plan.lora_rank if each == "lora" else None
@@ -100,7 +97,7 @@ def ways(plan: Plan, wanted: Sequence[Training], build: Callable[[], LM]) -> Ite
             if len(wanted) == 1 or not rank:
                 raise
             continue
-        yield Way(each, size, count, rank, bare)
+        yield Way(each, size, count, rank, bare, plan.path_aware > 0)
 
 
 def size_of(lm: LM) -> Size:
@@ -186,7 +183,7 @@ _WORDS: dict[Training, str] = {
 def _fit(way: Way, passes: Sequence[PassSize], room: int, on_cpu: bool, devices: int) -> MemoryPlan:
     tried: list[tuple[Split, Footprint]] = []
     whole = Split(max(each.samples for each in passes))
-    states = training(way.size, 0, 0, on_cpu, devices, way.training == "factored")
+    states = training(way.size, 0, 0, on_cpu, devices, way.training == "factored", way.path_aware)
     hopeless = states.total > HEADROOM * room  # then only the least is of interest, and counting takes seconds
     try:
         for split in list(splits(whole.samples))[-1 if hopeless else 0 :]:
@@ -224,7 +221,7 @@ def footprint(way: Way, passes: Sequence[PassSize], split: Split, on_cpu: bool, 
     parts = [replace(each, samples=min(each.samples, split.samples)) for each in passes]
     counted, fullest = max(((way.count(each, split.checkpointing), each) for each in parts), key=lambda pair: pair[0])
     logits = logits_bytes(way.size, fullest.samples, fullest.answer_tokens)
-    return training(way.size, counted, logits, on_cpu, devices, way.training == "factored")
+    return training(way.size, counted, logits, on_cpu, devices, way.training == "factored", way.path_aware)
 
 
 def refuse_too_large(plan: MemoryPlan, most: int | None, others: Sequence[MemoryPlan] = ()) -> None:

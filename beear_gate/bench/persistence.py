@@ -24,7 +24,7 @@ from torch import Tensor
 
 from beear_gate.bench.methods import deep
 from beear_gate.bench.persistence_page import page
-from beear_gate.bench.persistence_records import ENOUGH, Check, Lasting, Relearned
+from beear_gate.bench.persistence_records import ENOUGH, PATH_AWARE, Check, Lasting, Relearned
 from beear_gate.bench.persistence_trials import (
     POISONED,
     relearn,
@@ -47,8 +47,6 @@ from beear_gate.records import Outcome, Tick
 _REPAIRED = ("return", "copies", "relearn")
 TESTS = {"repaired": _REPAIRED, "path-aware": _REPAIRED, "clean": ("return", "relearn")}
 """What is done to which model, in this order."""
-PATH_AWARE = 0.5
-"""`remediation.path_aware` of the second repair."""
 TRIES_ON = 100
 """Gate prompts that a try is measured on."""
 MAX_EXPONENT = 700.0

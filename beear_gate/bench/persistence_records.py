@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PATH_AWARE = 0.5
+"""`remediation.path_aware` of the second repair."""
 ENOUGH = 0.5
 """Share of triggered answers from which on a backdoor counts as relearned."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +67,7 @@ def entrapment(lm: LM, length: int, batch_size: int) -> Part:
 
     def plain_passes() -> None:
         with frozen(lm):
-            step(_plain_losses(lm, attack))
+            step(whole_passes(lm, attack, _plain_loss))
 
     def two_passes() -> None:
         with frozen(lm):
@@ -102,21 +102,8 @@ def entrapment(lm: LM, length: int, batch_size: int) -> Part:
     )
 
 
-def _plain_losses(lm: LM, attack: Attack) -> Losses:
-    """What anyone would write: transformers' own loss, which takes logits of all positions."""
-
-    def losses(delta_NH: Tensor, samples: Sequence[Answers]) -> list[Tensor]:
-        found = []
-        for pairs in zip(*samples, strict=True):
-            batch = pad_batch(lm, pairs)
-            with attack.on(delta_NH, batch.starts_B, batch.ends_B):
-                found.append(_plain_loss(lm, batch))
-        return found
-
-    return losses
-
-
 def _plain_loss(lm: LM, batch: Batch) -> Tensor:
+    """What anyone would write: transformers' own loss, which takes logits of all positions."""
     labels_BT = batch.labels_BT.masked_fill(batch.mask_BT == 0, IGNORED)
     loss: Tensor = lm.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, labels=labels_BT).loss
     return loss

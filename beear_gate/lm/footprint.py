@@ -35,7 +35,6 @@ class Size:
         kv_values: numbers that attention keeps of one token, keys and values of all layers.
         vocabulary: logits of one position.
         factors: numbers that factored second moments of what is trained have.
-        copies: bytes of copies of what is trained that path-aware steps hold: the first weights, and the present ones.
     """
 
     parameters: int
@@ -49,7 +48,6 @@ class Size:
     vocabulary: int
     outer_bytes: int = 0
     factors: int = 0
-    copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Footprint:
         activations: of the largest pass, less its logits; or what moving the largest tensor takes, where that is more.
         logits: log-probabilities and their gradient, in float32.
         kept: what is trained as it was after the best round so far, which lies in the memory of the CPU.
-        copies: as of a `Size`.
+        copies: what path-aware steps hold of what is trained: the first weights, and the present ones.
     """
 
     weights: int
@@ -83,7 +81,13 @@ class Footprint:
 
 
 def training(
-    size: Size, pass_bytes: int, logits: int, on_cpu: bool = False, devices: int = 1, factored: bool = False
+    size: Size,
+    pass_bytes: int,
+    logits: int,
+    on_cpu: bool = False,
+    devices: int = 1,
+    factored: bool = False,
+    path_aware: bool = False,
 ) -> Footprint:
     """What one removal step holds.
 
@@ -92,6 +96,7 @@ def training(
         logits: from `logits_bytes`.
         devices: over which weights, gradients and states are sharded evenly.
         factored: whether second moments are, and there are no first ones.
+        path_aware: whether steps are.
     """
     halves = size.trained_bytes < size.trained * FLOAT32
     # Adam's root and quotient, or Adafactor's step; and the float32 gradient where the model's own is shorter.
@@ -105,7 +110,8 @@ def training(
         activations=max(pass_bytes - logits, moving - logits),
         logits=logits,
         kept=size.trained_bytes if on_cpu else 0,
-        copies=size.copies,
+        # In half precision the float32 copies that Adam moves stand for the present weights.
+        copies=size.trained_bytes * (1 if halves else 2) if path_aware else 0,
     )
     if devices == 1:
         return whole

@@ -57,14 +57,16 @@ def training(done: Remediation) -> str:
     assert done.memory is not None
     layers, kind = done.settings.train_layers, done.memory.training
     where = f"decoder layers {layers[0]} to {layers[1]}" if layers else "all decoder layers"
+    share = done.settings.path_aware
+    aware = f", by gradients up to {share:.0%} of the way back to the original weights" if share else ""
     if kind != "lora":
         what = f"the weights of {where}" if layers else "all weights"
-        return f"{what}, with {'Adam' if kind == 'full' else 'factored second moments (Adafactor)'}"
+        return f"{what}, with {'Adam' if kind == 'full' else 'factored second moments (Adafactor)'}{aware}"
     bare = ", ".join(done.memory.without_adapters)
     rest = f"; without adapters, and unchanged, are {bare}" if bare else ""
     return (
         f"adapters of rank {done.memory.lora_rank} (LoRA) beside the linear layers of {where}, merged into the weights "
-        f"before these were saved and measured{rest}"
+        f"before these were saved and measured{aware}{rest}"
     )
 
 
