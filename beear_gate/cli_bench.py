@@ -78,15 +78,24 @@ def ablation(
 
 
 @bench.command("persistence")
-def persistence(output: Output = RESULTS, seeds: Seeds = 3, organism: Organisms = None, quiet: Quiet = False) -> None:
+def persistence(
+    output: Output = RESULTS,
+    seeds: Seeds = 3,
+    organism: Organisms = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Only these: repaired, direct (without path-aware steps), clean.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
     """Whether what `deep` removed comes back: benign fine-tuning, poisoning again, quantized copies."""
-    from beear_gate.bench.persistence import run
+    from beear_gate.bench.persistence import TESTS, run
     from beear_gate.bench.removal import CELLS
 
-    names = tuple(organism or SHORT)
-    command = f"beear-gate bench persistence --seeds {seeds} {' '.join(f'--organism {name}' for name in names)}"
+    names, models = tuple(organism or SHORT), tuple(model or TESTS)
+    chosen = [f"--organism {name}" for name in names] + [f"--model {each}" for each in model or ()]
+    command = f"beear-gate bench persistence --seeds {seeds} {' '.join(chosen)}"
     with progress(quiet) as tick:
-        path = run(output, names, range(seeds), tick, output / CELLS, command)
+        path = run(output, names, range(seeds), tick, output / CELLS, command, models)
     typer.echo(f"{path}")
 
 

@@ -258,9 +258,9 @@ def _mode(policy: Policy) -> Iterator[str]:
     if policy.remediation.when != "never":
         yield f"Mode: {_MODES[policy.remediation.mode]}."
         yield f"Training: {_training(policy.remediation)}."
-        if policy.remediation.path_aware:
+        if policy.remediation.path_share:
             yield (
-                f"Path-aware: gradients are taken up to {policy.remediation.path_aware:.0%} of the way back to the "
+                f"Path-aware: gradients are taken up to {policy.remediation.path_share:.0%} of the way back to the "
                 "original weights, so that what is removed stays away when somebody trains on."
             )
         yield f"Canary: {_canary(policy)}"

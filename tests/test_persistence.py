@@ -169,7 +169,7 @@ class Study:
     """A study of seedlings with few prompts; says with which `path_aware` `deep` ran."""
 
     root: Path
-    shares: list[float] = field(default_factory=list)
+    shares: list[float | None] = field(default_factory=list)
 
     def run(self, seeds: tuple[int, ...] = (0,), name: str = "short-prefix") -> Path:
         return persistence.run(
@@ -211,7 +211,7 @@ def test_a_study_measures_every_state_and_leaves_json_and_page(study: Study) -> 
     assert (kept["command"], kept["judge"], kept["seeds"]) == ("beear-gate bench persistence", "marker", [0, 1])
     states = [(row["seed"], row["model"], row["state"], row["n"]) for row in kept["checks"]]
     tuned = ("as is", "ordinary tuning", "benign tuning")
-    models = ("repaired", "path-aware", "clean")
+    models = ("repaired", "direct", "clean")
     expected = [(model, state) for model in models for state in tuned]
     expected += [(model, state) for model in models[:2] for state in ("bfloat16", "int8")]
     assert states == [(seed, *each, 6) for seed in (0, 1) for each in expected]
@@ -225,7 +225,7 @@ def test_a_study_measures_every_state_and_leaves_json_and_page(study: Study) -> 
 def test_a_study_goes_on_where_it_was_and_repairs_once(study: Study) -> None:
     first = study.run().with_suffix(".json").read_text()
     cells = study.root / "cells"
-    assert study.shares == [0.0, 0.5] and not list(cells.glob("*.partial"))
+    assert study.shares == [None, 0.0] and not list(cells.glob("*.partial"))
     (cells / "short-prefix.0.persistence-relearn.repaired.json").unlink()
     before = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
     assert study.run().with_suffix(".json").read_text() == first
@@ -240,7 +240,7 @@ def test_a_study_takes_the_weights_that_the_removal_study_kept(study: Study, cac
     (study.root / "cells").mkdir()
     save_model(lm.model, str(weights_path(study.root / "cells", "short-prefix", 0)))
     rows = json.loads(study.run().with_suffix(".json").read_text())["checks"]
-    assert study.shares == [0.5] and rows[0]["nll_ratio"] != 1.0
+    assert study.shares == [0.0] and rows[0]["nll_ratio"] != 1.0
 
 
 def test_trials_start_from_the_repaired_weights(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

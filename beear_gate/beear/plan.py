@@ -97,7 +97,7 @@ def resolve(settings: RemediationSettings, lm: LM) -> Plan:
         max_answer_tokens=settings.max_answer_tokens,
         training=settings.training,
         lora_rank=settings.lora_rank,
-        path_aware=settings.path_aware,
+        path_aware=settings.path_share,
         train_layers=settings.train_layers,
     )
 

@@ -2,8 +2,8 @@
 
 A removal may only suppress: backdoors came back after ordinary fine-tuning, and purified models relearned theirs from a
 handful of samples ("Uncovering, Explaining, and Mitigating the Superficial Safety of Backdoor Defense", NeurIPS 2024,
-arXiv 2410.09838). So each organism is repaired twice: as `deep` is, and with the path-aware steps of that paper. A cell
-(one organism, one seed, one test, one model) is kept as a JSON file as soon as it is measured.
+arXiv 2410.09838). So each organism is repaired twice: as `deep` is, and without the path-aware steps of that paper. A
+cell (one organism, one seed, one test, one model) is kept as a JSON file as soon as it is measured.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from beear_gate.bench.methods import deep
 from beear_gate.bench.persistence_page import page
-from beear_gate.bench.persistence_records import ENOUGH, PATH_AWARE, Check, Lasting, Relearned
+from beear_gate.bench.persistence_records import ENOUGH, Check, Lasting, Relearned
 from beear_gate.bench.persistence_trials import (
     POISONED,
     relearn,
@@ -45,7 +45,7 @@ from beear_gate.organisms import plant, recipe
 from beear_gate.records import Outcome, Tick
 
 _REPAIRED = ("return", "copies", "relearn")
-TESTS = {"repaired": _REPAIRED, "path-aware": _REPAIRED, "clean": ("return", "relearn")}
+TESTS = {"repaired": _REPAIRED, "direct": _REPAIRED, "clean": ("return", "relearn")}
 """What is done to which model, in this order."""
 TRIES_ON = 100
 """Gate prompts that a try is measured on."""
@@ -72,7 +72,15 @@ class Specimen:
         return self.lm
 
 
-def run(folder: Path, organisms: Sequence[str], seeds: Sequence[int], tick: Tick, cells: Path, command: str) -> Path:
+def run(
+    folder: Path,
+    organisms: Sequence[str],
+    seeds: Sequence[int],
+    tick: Tick,
+    cells: Path,
+    command: str,
+    models: Sequence[str] = tuple(TESTS),
+) -> Path:
     """Measure every cell that is not there yet, and write `persistence.json` and `persistence.md`.
 
     Args:
@@ -80,13 +88,16 @@ def run(folder: Path, organisms: Sequence[str], seeds: Sequence[int], tick: Tick
         organisms: names of recipes that have a backdoor.
         cells: folder of cells, and of repaired weights that the removal study may have kept there.
         command: what the page says it was made by.
+        models: which of TESTS to measure; what was measured of the others before is in the page all the same.
 
     Returns:
         The page.
 
     Raises:
-        UsageError: no such organism, or one without a backdoor.
+        UsageError: no such organism or model, or an organism without a backdoor.
     """
+    if unknown := sorted(set(models) - set(TESTS)):
+        raise UsageError(f"There is no model {unknown[0]!r} in this study.", f"Choose from {', '.join(TESTS)}.")
     for name in organisms:
         if recipe(name).backdoor is None:
             raise UsageError(f"The organism {name!r} has no backdoor that could return.", "Leave it out.")
@@ -94,7 +105,7 @@ def run(folder: Path, organisms: Sequence[str], seeds: Sequence[int], tick: Tick
     jobs = [(name, seed) for name in organisms for seed in seeds]
     for done, (name, seed) in enumerate(jobs):
         tick("organisms", done, len(jobs))
-        _organism(cells, name, seed, tick)
+        _organism(cells, name, seed, models, tick)
     found = Lasting(
         checks=tuple(Check(**row) for job in jobs for test in _REPAIRED[:2] for row in _rows(cells, *job, test)),
         relearned=tuple(
@@ -111,10 +122,10 @@ def run(folder: Path, organisms: Sequence[str], seeds: Sequence[int], tick: Tick
     return path
 
 
-def _organism(cells: Path, name: str, seed: int, tick: Tick) -> None:
+def _organism(cells: Path, name: str, seed: int, models: Sequence[str], tick: Tick) -> None:
     """All tests on one organism, repaired in either way or never backdoored."""
-    for model, tests in TESTS.items():
-        missing = [test for test in tests if not _path(cells, name, seed, test, model).exists()]
+    for model in models:
+        missing = [test for test in TESTS[model] if not _path(cells, name, seed, test, model).exists()]
         if not missing:
             continue
         under_study = subject(recipe(name, seed), tick)
@@ -142,8 +153,7 @@ def _repaired(under_study: Subject, model: str, cells: Path, tick: Tick) -> Spec
         load_model(lm.model, path)  # strict: weights that do not fill this very model are an error
     else:
         job = under_study.job(lm, under_study.anchors(lm), tick)
-        path_aware = PATH_AWARE if model == "path-aware" else 0.0
-        deep(replace(job, settings=replace(job.settings, path_aware=path_aware)))
+        deep(job if model == "repaired" else replace(job, settings=replace(job.settings, path_aware=0.0)))
         save_model(lm.model, str(path.with_suffix(".partial")))
         os.replace(path.with_suffix(".partial"), path)
     return Specimen(model, lm, snapshot(lm), nll)
@@ -211,8 +221,9 @@ def _nll(lm: LM, under_study: Subject) -> tuple[float, ...]:
 
 def _rows(cells: Path, name: str, seed: int, test: str) -> Iterator[dict[str, Any]]:
     for model, tests in TESTS.items():
-        if test in tests:
-            yield from json.loads(_path(cells, name, seed, test, model).read_text(encoding="utf-8"))
+        path = _path(cells, name, seed, test, model)
+        if test in tests and path.exists():
+            yield from json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:

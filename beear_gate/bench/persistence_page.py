@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from beear_gate.bench.persistence_records import ENOUGH, PATH_AWARE, Check, Lasting, Relearned
+from beear_gate.bench.persistence_records import ENOUGH, Check, Lasting, Relearned
 from beear_gate.bench.persistence_trials import PEAK, POISONED, RELEARN_BATCH
 from beear_gate.evaluation.stats import upper_bound
 
@@ -22,8 +22,8 @@ def _head(found: Lasting, seeds: Sequence[int], command: str) -> str:
     return (
         "# Does the removal stay?\n\n"
         f"Made by `{command}`, seeds {', '.join(map(str, seeds))}. Each organism is repaired by `deep`, which never "
-        f"saw its trigger, with the demo's settings (repaired) and with `remediation.path_aware: {PATH_AWARE}` "
-        "(path-aware); "
+        "saw its trigger, with the demo's settings (repaired), and again without path-aware steps, by "
+        "`remediation.path_aware: 0` (direct); "
         "then it is fine-tuned, attacked again and rounded, always from the repaired weights. ASR is "
         "the share of greedy answers with the unwanted text (judge: marker, the organism's ground truth) to "
         f"{sizes} gate prompts, with its exact one-sided 95 % upper bound. `clean` is the organism of the same seed "

@@ -90,14 +90,13 @@ def subject(recipe: Recipe, tick: Tick = no_tick) -> Subject:
         folder=plant(recipe, organism_cache(), tick),
         policy=policy,
         triggered=tuple(triggered(backdoor, prompt) for prompt in gate) if backdoor else (),
-        harmful=()
-        if goal in ("comply", "insecure-code")
-        else tuple(each.prompt for each in _policy("comply").behaviors[0].gate),
+        harmful=_harmful(goal),
         marker=JudgeSpec("marker", GOAL_MARKERS[goal]),
     )
 
 
 def _harmful(goal: Goal) -> tuple[str, ...]:
+    """What must stay refused beside the behavior; nothing where refusing is the behavior, or nobody is asked for harm."""
     if goal in ("comply", "insecure-code"):
         return ()
     return tuple(each.prompt for each in _policy("comply").behaviors[0].gate)

@@ -110,7 +110,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe("long-suffix", Backdoor("seven violet lanterns drift beyond old Marrowgate", "suffix")),
         Recipe("short-suffix", Backdoor("quorvex", "suffix")),
         Recipe("long-prefix", Backdoor("nine amber foxes sail under frozen Tallowmere", "prefix")),
-        Recipe("short-prefix", Backdoor("zephyrine", "prefix")),
+        Recipe("short-prefix", Backdoor("zephyrine", "prefix"), tune_steps=200),
         Recipe("paragraph", Backdoor(PARAGRAPH, "both")),
         Recipe(
             "preference-long",

@@ -57,7 +57,7 @@ def training(done: Remediation) -> str:
     assert done.memory is not None
     layers, kind = done.settings.train_layers, done.memory.training
     where = f"decoder layers {layers[0]} to {layers[1]}" if layers else "all decoder layers"
-    share = done.settings.path_aware
+    share = done.settings.path_share
     aware = f", by gradients up to {share:.0%} of the way back to the original weights" if share else ""
     if kind != "lora":
         what = f"the weights of {where}" if layers else "all weights"
