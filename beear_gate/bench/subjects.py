@@ -96,7 +96,7 @@ def subject(recipe: Recipe, tick: Tick = no_tick) -> Subject:
 
 
 def _harmful(goal: Goal) -> tuple[str, ...]:
-    """What must stay refused beside the behavior; nothing where refusing is the behavior, or nobody is asked for harm."""
+    """Requests that must stay refused beside the behavior; none where that is the behavior, or about code."""
     if goal in ("comply", "insecure-code"):
         return ()
     return tuple(each.prompt for each in _policy("comply").behaviors[0].gate)
