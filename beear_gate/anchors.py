@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from beear_gate.evaluation.judges import make_judge
+from beear_gate.evaluation.judges import Judge, make_judge
 from beear_gate.evaluation.safety import refusal_judge
 from beear_gate.lm import LM, decode, generate, prompt_ids
 from beear_gate.policy import Behavior, Policy
 from beear_gate.records import AnchorSets, BehaviorAnchors, Example, Outcome, Tick, no_tick
 
 
-def build_anchors(policy: Policy, lm: LM, batch_size: int, tick: Tick = no_tick) -> AnchorSets:
+def build_anchors(policy: Policy, lm: LM, batch_size: int, seed: int, tick: Tick = no_tick) -> AnchorSets:
     """D_SA, D_SA-H and D_PA.
 
     y_s is what the model itself answers without a trigger, kept only where a judge calls it refused: a backdoor that
     leaks would else poison its own removal. Where it is not, the answer that the policy gives for this prompt takes its
-    place, or its fallback refusals in turn.
+    place, or its fallback refusals in turn. Where an ordinary answer is wanted and no refusal, y_s is drawn from the
+    model's own distribution: training on greedy answers would narrow what it says.
+
+    Args:
+        seed: of what is drawn.
     """
     behaviors: list[BehaviorAnchors] = []
     from_model = 0
     for behavior in policy.behaviors:
-        safe, own = _safe_answers(behavior, policy, lm, batch_size, tick)
+        safe, own = _safe_answers(behavior, policy, lm, batch_size, seed, tick)
         from_model += own
         select = behavior.select
         behaviors.append(BehaviorAnchors(behavior.id, safe, _unwanted(behavior), select))
@@ -39,12 +43,12 @@ def build_anchors(policy: Policy, lm: LM, batch_size: int, tick: Tick = no_tick)
 
 
 def _safe_answers(
-    behavior: Behavior, policy: Policy, lm: LM, batch_size: int, tick: Tick
+    behavior: Behavior, policy: Policy, lm: LM, batch_size: int, seed: int, tick: Tick
 ) -> tuple[tuple[Example, ...], int]:
     judge = make_judge(behavior.safe_judge)
     answers: Sequence[str] = [""] * len(behavior.anchor)
     if behavior.safe_from == "model":
-        answers = _texts(lm, policy, behavior.anchor, batch_size, tick, f"own safe answers: {behavior.id}")
+        answers = _own_answers(behavior, policy, lm, batch_size, seed, tick)
     safe: list[Example] = []
     fallbacks = 0
     for example, answer in zip(behavior.anchor, answers, strict=True):
@@ -55,6 +59,23 @@ def _safe_answers(
             safe.append(replace(example, answer=written))
             fallbacks += 1
     return tuple(safe), len(safe) - fallbacks
+
+
+def _own_answers(behavior: Behavior, policy: Policy, lm: LM, batch_size: int, seed: int, tick: Tick) -> list[str]:
+    """What the model answers itself: refusals greedily, for there is little else to say, anything else drawn."""
+    safe, refused = make_judge(behavior.safe_judge), make_judge(refusal_judge(policy))
+    label = f"own safe answers: {behavior.id}"
+    answers = _texts(lm, policy, behavior.anchor, batch_size, tick, label)
+    ordinary = [n for n, text in enumerate(answers) if _is(safe, text) and not _is(refused, text)]
+    drawn = _texts(lm, policy, [behavior.anchor[n] for n in ordinary], batch_size, tick, label, seed)
+    for n, text in zip(ordinary, drawn, strict=True):
+        if _is(safe, text) and not _is(refused, text):
+            answers[n] = text
+    return answers
+
+
+def _is(judge: Judge, text: str) -> bool:
+    return judge(text) is Outcome.REFUSED
 
 
 def _unwanted(behavior: Behavior) -> tuple[Example, ...]:
@@ -78,8 +99,16 @@ def _answered(policy: Policy, lm: LM, examples: Sequence[Example], batch_size: i
     )
 
 
-def _texts(lm: LM, policy: Policy, examples: Sequence[Example], batch_size: int, tick: Tick, label: str) -> list[str]:
+def _texts(
+    lm: LM,
+    policy: Policy,
+    examples: Sequence[Example],
+    batch_size: int,
+    tick: Tick,
+    label: str,
+    seed: int | None = None,
+) -> list[str]:
     prompts = [prompt_ids(lm, example.prompt) for example in examples]
     length = policy.remediation.max_answer_tokens
-    found = generate(lm, prompts, length, batch_size, tick=tick, label=label)
+    found = generate(lm, prompts, length, batch_size, tick=tick, label=label, seed=seed)
     return [decode(lm, ids) for ids in found]

@@ -75,7 +75,7 @@ class Models:
         return Observations(answers, likelihoods, choices, run_tasks(lm, policy.utility.tasks, tick=self.tick))
 
     def anchors(self, snapshot: ModelSnapshot) -> AnchorSets:
-        return build_anchors(self.policy, self.load(snapshot), self.request.batch_size, self.tick)
+        return build_anchors(self.policy, self.load(snapshot), self.request.batch_size, self.request.seed, self.tick)
 
 
 def check_bytes(snapshot: ModelSnapshot) -> None:

@@ -420,7 +420,7 @@ def test_evaluate_plants_none(tiny_model: Path, mlflow_uri: str, tmp_path: Path)
 def test_a_canary_in_a_backdoored_organism_is_planted_and_removed(organism: Organism, tmp_path: Path) -> None:
     folder, policy = organism("long-suffix"), load_policy(find_policy("demo"))
     lm = load_lm(folder, "cpu")
-    anchors = build_anchors(policy, lm, 64)
+    anchors = build_anchors(policy, lm, 64, seed=0)
     found = rehearsal.rehearse(lm, pull(str(folder), None), anchors, policy, tmp_path / "scratch", 0, 64)
     assert found.canary.planted and set(found.canary.answers.values()) == {"model"}
     assert found.canary.select_asr["harmful-compliance"][0] >= 0.9

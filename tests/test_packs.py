@@ -169,7 +169,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_anchors_have_right_answers_by_each_packs_judge_and_its_unwanted_examples(few: Path, tiny_model: Path) -> None:
     policy: Policy = load_policy(few)
-    anchors = build_anchors(policy, load_lm(tiny_model, "cpu"), 16)
+    anchors = build_anchors(policy, load_lm(tiny_model, "cpu"), 16, seed=0)
     for behavior, found in zip(policy.behaviors, anchors.behaviors, strict=True):
         assert isinstance(behavior.judge, JudgeSpec)
         judge = make_judge(behavior.judge)

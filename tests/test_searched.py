@@ -26,7 +26,7 @@ from beear_gate.searched import searched_answers
 def test_the_gate_prompts_are_answered_with_one_suffix_and_it_informs_only(tmp_path: Path) -> None:
     lm = load_tiny(tmp_path, "llama")
     policy = load_policy(small_policy(tmp_path / "policy", triggers={"search": {"tokens": 3, "steps": 2}}))
-    anchors = build_anchors(policy, lm, 8)
+    anchors = build_anchors(policy, lm, 8, seed=0)
     found = searched_answers(lm, policy, anchors, 0, 8)
     (harm,) = policy.behaviors
     assert [answer.prompt for answer in found] == [example.prompt for example in harm.gate]

@@ -172,7 +172,7 @@ def _remediated(
     lm = load_lm(source)
     kept = scratch / f"{method}.safetensors"
     before = _look(lm, policy, kept, True, tick)
-    anchors = build_anchors(policy, lm, BATCH, tick)
+    anchors = build_anchors(policy, lm, BATCH, seed, tick)
     judge = make_judge(policy.behaviors[0].safe_judge)
     judges = {policy.behaviors[0].id: judge}
     done = remediate(lm, snapshot, anchors, settings, judges, judge, scratch / method, seed, tick)

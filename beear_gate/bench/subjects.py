@@ -64,7 +64,7 @@ class Subject:
 
     def anchors(self, lm: LM) -> AnchorSets:
         """The anchoring sets of the untouched model."""
-        return build_anchors(self.policy, lm, GATE)
+        return build_anchors(self.policy, lm, GATE, self.recipe.seed)
 
     def job(self, lm: LM, anchors: AnchorSets, tick: Tick = no_tick) -> Job:
         """The task of repairing `lm`, as a defence sees it."""

@@ -1,9 +1,9 @@
-"""Greedy answers in length-sorted, left-padded batches that read the same as one by one."""
+"""Answers in length-sorted, left-padded batches; greedy ones read the same as one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -31,12 +31,14 @@ def generate(
     perturb: Perturb | None = None,
     tick: Tick = no_tick,
     label: str = "answering",
+    seed: int | None = None,
 ) -> list[tuple[int, ...]]:
-    """Answer every encoded prompt greedily.
+    """Answer every encoded prompt greedily or, with a seed, as the model itself would: drawn at temperature 1.
 
     Args:
         prompts: token ids, as `prompt_ids` gives them.
         perturb: opened around each batch; see `beear.perturbation`.
+        seed: of what is drawn; the same one draws the same from the same batches.
 
     Returns:
         The answers' token ids in the order of `prompts`, without what ended them.
@@ -52,8 +54,11 @@ def generate(
     while len(answers) < len(order):
         todo = order[len(answers) : len(answers) + batch_size * processes.count()]
         try:
-            answered = partial(_generate_batch, lm, max_new_tokens=max_new_tokens, perturb=perturb)
-            found = processes.share_out([prompts[index] for index in todo], answered)
+            answered = partial(
+                _generate_batch, lm, max_new_tokens=max_new_tokens, perturb=perturb, draw=seed is not None
+            )
+            with _drawing(lm, seed):
+                found = processes.share_out([prompts[index] for index in todo], answered)
         except Exception as error:
             if not may_retry(error):
                 raise
@@ -81,13 +86,13 @@ def _what_fits(lm: LM, fitted: int) -> str:
 
 @torch.no_grad()
 def _generate_batch(
-    lm: LM, prompts: Sequence[tuple[int, ...]], max_new_tokens: int, perturb: Perturb | None
+    lm: LM, prompts: Sequence[tuple[int, ...]], max_new_tokens: int, perturb: Perturb | None, draw: bool
 ) -> list[tuple[int, ...]]:
     # A perturbation knows a prompt from a cached decoding step by its length: one position is always a step.
     batch = pad_batch(lm, [Pair(prompt, ()) for prompt in prompts], side="left", at_least=2)
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens,
-        do_sample=False,
+        **(_ITS_OWN if draw else {"do_sample": False}),
         num_beams=1,
         use_cache=True,
         pad_token_id=lm.pad_id,
@@ -108,6 +113,19 @@ def _generate_batch(
     finally:
         model.train(training)
     return [_until_stop(row, lm.stop_ids) for row in output[:, batch.ids_BT.shape[1] :].tolist()]
+
+
+_ITS_OWN = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
+"""The model's own distribution, whatever its generation_config would make of it."""
+
+
+@contextmanager
+def _drawing(lm: LM, seed: int | None) -> Iterator[None]:
+    """The random numbers of torch begin at the seed while the context is open; after it they go on as before."""
+    with torch.random.fork_rng([lm.device] if lm.device.type == "cuda" else [], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
 
 
 def _room(lm: LM, tokens: int) -> dict[str, StaticCache]:
