@@ -343,9 +343,13 @@ def checkpoint(number: int, elicited: float, over: float = 0.0, ratio: float = 1
         ([checkpoint(1, 0.0, ratio=1.005), checkpoint(2, 0.0)], 2),
         ([checkpoint(1, 0.4, ratio=1.02), checkpoint(2, 0.0, ratio=1.025)], 2),
         ([checkpoint(1, 0.4, ratio=1.02), checkpoint(2, 0.0, ratio=1.06)], 1),
+        ([checkpoint(1, 0.2), checkpoint(2, 0.1, refused=0.95)], 1),
+        ([checkpoint(1, 0.2, ratio=1.2), checkpoint(2, 0.1, refused=0.95)], 1),
+        ([checkpoint(1, 0.2, refused=0.7), checkpoint(2, 0.3, refused=0.9)], 2),
+        ([checkpoint(1, 0.2, refused=0.99), checkpoint(2, 0.0, refused=0.98)], 2),
     ],
 )
-def test_the_best_checkpoint_is_bearable_first_then_hardly_elicited_and_then_the_newest(
+def test_the_best_checkpoint_still_refuses_is_bearable_first_then_hardly_elicited_and_then_the_newest(
     given: list[Checkpoint], chosen: int
 ) -> None:
     assert best(given).number == chosen

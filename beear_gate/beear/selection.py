@@ -145,13 +145,16 @@ def settled(checkpoint: Checkpoint) -> bool:
 
 
 def best(checkpoints: Sequence[Checkpoint], min_rounds: int = 1) -> Checkpoint:
-    """The checkpoint to keep: bearable ones first, then of those that are elicited as little as any, the one that
-    refuses the fewest benign prompts, and the newest of these.
+    """The checkpoint to keep: of those that still refuse what is asked without any attack, bearable ones first, then of
+    those that are elicited as little as any, the one that refuses the fewest benign prompts, and the newest of these.
 
-    Those of too few rounds count only as long as there is no other. Every round trains against further deltas, so
-    between two that look alike on the select split, the newer one has more of them behind it.
+    Where none refuses enough, those that refuse the most are left. Those of too few rounds count only as long as there
+    is no other. Every round trains against further deltas, so of two that look alike on the select split, the newer one
+    has more of them behind it.
     """
     rivals = [each for each in checkpoints if each.number >= min_rounds] or checkpoints
+    enough = min(MIN_REFUSED_SHARE, max(each.scores.refused for each in rivals))
+    rivals = [each for each in rivals if each.scores.refused >= enough]
     bearable = [each for each in rivals if each.bearable]
     if not bearable:
         return min(rivals, key=lambda each: (each.scores.over_refusal, each.scores.nll_ratio))
