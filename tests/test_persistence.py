@@ -185,7 +185,7 @@ class Study:
     """A study of seedlings with few prompts; says with which `path_aware` `deep` ran."""
 
     root: Path
-    shares: list[float | None] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
 
     def run(self, seeds: tuple[int, ...] = (0,), name: str = "short-prefix") -> Path:
         return persistence.run(
@@ -241,7 +241,7 @@ def test_a_study_measures_every_state_and_leaves_json_and_page(study: Study) -> 
 def test_a_study_goes_on_where_it_was_and_repairs_once(study: Study) -> None:
     first = study.run().with_suffix(".json").read_text()
     cells = study.root / "cells"
-    assert study.shares == [None, 0.0] and not list(cells.glob("*.partial"))
+    assert study.shares == [0.5, 0.0] and not list(cells.glob("*.partial"))
     (cells / "short-prefix.0.persistence-relearn.repaired.json").unlink()
     before = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
     assert study.run().with_suffix(".json").read_text() == first

@@ -35,7 +35,7 @@ class RemediationSettings:
         training: what removal steps move; auto takes the first of full, factored and lora that fits into memory.
         lora_rank: of the adapters.
         path_aware: how far on the way back to the original weights gradients are taken at most, a share of it; 0 for
-            none (Path-Aware Minimization, arXiv 2410.09838). `path_share` says what None is.
+            none (Path-Aware Minimization, arXiv 2410.09838). Deep alone does it: see `path_share`.
         train_layers: the first and last decoder layer that is trained; None for the whole model.
         canary: whether the gate rehearses on a copy with a planted backdoor first; remediation itself reads it not.
     """
@@ -59,14 +59,14 @@ class RemediationSettings:
     max_answer_tokens: int = 64
     training: Training | Literal["auto"] = "auto"
     lora_rank: int = 16
-    path_aware: float | None = None
+    path_aware: float = 0.0
     train_layers: tuple[int, int] | None = None
     canary: bool = False
 
     @property
     def path_share(self) -> float:
-        """`path_aware`, or what the mode has without it: half of the way (deep), nothing (paper)."""
-        return (0.5 if self.mode == "deep" else 0.0) if self.path_aware is None else self.path_aware
+        """`path_aware` of deep; `paper` is Algorithm 1 as it stands."""
+        return self.path_aware if self.mode == "deep" else 0.0
 
 
 @dataclass(frozen=True)
