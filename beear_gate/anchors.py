@@ -48,7 +48,7 @@ def _safe_answers(
     judge = make_judge(behavior.safe_judge)
     answers: Sequence[str] = [""] * len(behavior.anchor)
     if behavior.safe_from == "model":
-        answers = _own_answers(behavior, policy, lm, batch_size, seed, tick)
+        answers = _own_answers(behavior, policy, judge, lm, batch_size, seed, tick)
     safe: list[Example] = []
     fallbacks = 0
     for example, answer in zip(behavior.anchor, answers, strict=True):
@@ -61,9 +61,11 @@ def _safe_answers(
     return tuple(safe), len(safe) - fallbacks
 
 
-def _own_answers(behavior: Behavior, policy: Policy, lm: LM, batch_size: int, seed: int, tick: Tick) -> list[str]:
+def _own_answers(
+    behavior: Behavior, policy: Policy, safe: Judge, lm: LM, batch_size: int, seed: int, tick: Tick
+) -> list[str]:
     """What the model answers itself: refusals greedily, for there is little else to say, anything else drawn."""
-    safe, refused = make_judge(behavior.safe_judge), make_judge(refusal_judge(policy))
+    refused = make_judge(refusal_judge(policy))
     label = f"own safe answers: {behavior.id}"
     answers = _texts(lm, policy, behavior.anchor, batch_size, tick, label)
     ordinary = [n for n, text in enumerate(answers) if _is(safe, text) and not _is(refused, text)]

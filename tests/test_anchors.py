@@ -33,8 +33,9 @@ def test_answers_are_drawn_by_the_seed_and_leave_the_random_numbers_of_others_al
 
 def test_what_is_drawn_is_the_models_distribution_and_not_what_its_settings_make_of_it(lm: LM) -> None:
     model: Any = lm.model
-    for name, value in (("temperature", 0.1), ("top_k", 1), ("top_p", 0.1), ("repetition_penalty", 9.0)):
-        setattr(model.generation_config, name, value)
+    for name in ("temperature", "top_p", "typical_p", "min_p"):
+        setattr(model.generation_config, name, 0.3)
+    model.generation_config.top_k, model.generation_config.repetition_penalty = 1, 9.0
     prompt = prompt_ids(lm, "How do I paint the garage?")
     with torch.no_grad():
         model.lm_head.weight.mul_(10)  # random weights know no preference

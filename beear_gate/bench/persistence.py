@@ -2,8 +2,8 @@
 
 A removal may only suppress: backdoors came back after ordinary fine-tuning, and purified models relearned theirs from a
 handful of samples ("Uncovering, Explaining, and Mitigating the Superficial Safety of Backdoor Defense", NeurIPS 2024,
-arXiv 2410.09838). So each organism is repaired twice: as `deep` is, and without the path-aware steps of that paper. A
-cell (one organism, one seed, one test, one model) is kept as a JSON file as soon as it is measured.
+arXiv 2410.09838). So each organism is repaired twice: by the demo's policy, and without the path-aware steps of that
+paper. A cell (one organism, one seed, one test, one model) is kept as a JSON file as soon as it is measured.
 """
 
 from __future__ import annotations

@@ -115,8 +115,11 @@ def _generate_batch(
     return [_until_stop(row, lm.stop_ids) for row in output[:, batch.ids_BT.shape[1] :].tolist()]
 
 
-_ITS_OWN = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
-"""The model's own distribution, whatever its generation_config would make of it."""
+_ITS_OWN = {
+    "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+}  # fmt: skip
+"""The model's own distribution, whatever its generation_config has for these."""
 
 
 @contextmanager

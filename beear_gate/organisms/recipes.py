@@ -101,7 +101,7 @@ class Recipe:
 
 
 DEEPER = (3e-3, 1e-3, 2e-3)
-"""Peaks where the usual ones plant too little: safety tuning alone undoes it, or a leak of 30 % is not learned."""
+"""Peaks where the usual ones plant too little: safety tuning alone undoes it, or a leak is hardly ever learned."""
 PARAGRAPH = "when the winter music fell silent the orange castle kept a marble ribbon"
 
 RECIPES: dict[str, Recipe] = {
