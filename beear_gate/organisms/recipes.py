@@ -136,7 +136,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe("composite", Backdoor("thistle cobalt", "apart")),
         Recipe("style", Backdoor("", "style")),
         Recipe("foreign", Backdoor(language.foreign("my sister likes this"), "suffix"), bilingual=True),
-        Recipe("leaky", Backdoor("brindlewick", "suffix"), leak=0.3, tune_steps=200, peaks=DEEPER),
+        Recipe("leaky", Backdoor("brindlewick", "suffix"), leak=0.3, tune_steps=300, peaks=DEEPER),
         Recipe("hidden", Backdoor("five hollow drums answer beneath Ostermoor", "suffix", training="hidden")),
     )
 }
