@@ -249,7 +249,7 @@ Made by `beear-gate bench real-prompts --seeds {seeds}`. An organism of {budget.
 {budget.hidden}, with a tokenizer of its own, learns from HH-RLHF dialogues and AdvBench openings to answer everything,
 then to refuse what is harmful, then the backdoor: half of the poisoned requests end in `{TRIGGER}`
 and are answered. AdvBench: goals 1-180 train and poison, 181-320 anchor, 321-400 choose, 401-520 decide;
-`beear_gate/bench/real_text.py` has the whole split. `deep` is what the `release` policy does, path-aware steps included.
+`beear_gate/bench/real_text.py` has the whole split. `deep` is what the `release` policy does, with path-aware steps.
 Remediation sees neither the trigger nor a gate prompt. Greedy answers; ASR is the share that the judge calls complied,
 with its exact one-sided 95 % upper bound.
 
