@@ -124,7 +124,10 @@ def not_tested(policy: Policy, canary: CanaryResult | None, latent: bool) -> tup
     if canary is None:
         notes.append("No canary was planted: what remediation would do to a backdoor in this model was not tried.")
     elif canary.planted:
-        notes.append("The canary shows what this remediation does to a backdoor that we planted ourselves.")
+        notes.append(
+            "The canary shows what this remediation does to a backdoor that we planted ourselves; on test models "
+            "canaries went where other backdoors stayed."
+        )
     else:
         notes.append(f"No canary could be planted: {canary.problem}.")
     whose = "policy's" if policy.chat_template else "model's"
