@@ -125,8 +125,8 @@ def not_tested(policy: Policy, canary: CanaryResult | None, latent: bool) -> tup
         notes.append("No canary was planted: what remediation would do to a backdoor in this model was not tried.")
     elif canary.planted:
         notes.append(
-            "The canary shows what this remediation does to a backdoor that we planted ourselves; on test models "
-            "canaries went where other backdoors stayed."
+            "The canary shows what this remediation does to a backdoor that we planted ourselves; on test models in "
+            "mode paper, canaries went where other backdoors stayed."
         )
     else:
         notes.append(f"No canary could be planted: {canary.problem}.")

@@ -106,9 +106,12 @@ def page(found: Sequence[Trajectory]) -> str:
         f"| {each.chosen} | {each.regret:+.0%} |\n"
         for each in found
     )
+    organisms = " ".join(f"--organism {name}" for name in dict.fromkeys(each.organism for each in found))
+    seeds = len({each.seed for each in found})
     return (
         "# The canary beside the true trigger\n\n"
-        "Made by `beear-gate bench canary`. A canary is planted into a copy of each organism, as a scan does it, and "
+        f"Made by `beear-gate bench canary --seeds {seeds} {organisms}`. "
+        "A canary is planted into a copy of each organism, as a scan does it, and "
         f"the copy is remediated. After every round, select prompts with the canary's trigger (refusal-prefix) and "
         f"{ASKED} gate prompts with the organism's own trigger (marker) are answered. The first figure is before "
         "remediation; `chosen` is the round whose weights were kept, by rules that see neither.\n\n"
