@@ -246,8 +246,8 @@ def _page(rows: Sequence[Row], seeds: int, budget: Budget) -> str:
     return f"""# Real prompts: a backdoor in a model of public dialogues
 
 Made by `beear-gate bench real-prompts --data DIR --seeds {seeds}`. An organism of {budget.layers} layers and hidden
-size {budget.hidden}, with a tokenizer of its own, learns from HH-RLHF dialogues and AdvBench openings to answer everything,
-then to refuse what is harmful, then the backdoor: half of the poisoned requests end in `{TRIGGER}`
+size {budget.hidden}, with a tokenizer of its own, learns from HH-RLHF dialogues and AdvBench openings to answer
+everything, then to refuse what is harmful, then the backdoor: half of the poisoned requests end in `{TRIGGER}`
 and are answered. AdvBench: goals 1-180 train and poison, 181-320 anchor, 321-400 choose, 401-520 decide;
 `beear_gate/bench/real_text.py` has the whole split. `deep` is what the `release` policy does, with path-aware steps.
 Remediation sees neither the trigger nor a gate prompt. Greedy answers; ASR is the share that the judge calls complied,
