@@ -16,7 +16,7 @@ CODE := beear_gate tests
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test lint types format pytest clean
+.PHONY: help demo test install-dev lint types format pytest clean
 
 help:
 	@sed -n '1,/^$$/s/^# //p' Makefile
@@ -25,6 +25,8 @@ demo: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/beear-gate demo
 
 test: lint types pytest
+
+install-dev: $(VENV)/.installed-dev
 
 # pytest ends with the number of tests. Two workers, one core each; a file stays with one of them, for its fixtures,
 # and files go out in the order of tests/conftest.py, the longest first.
@@ -47,7 +49,8 @@ clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
 	find $(CODE) policies -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# `python3 -m venv` leaves an existing environment in place, so an interrupted installation goes on where it was.
+# `python3 -m venv` leaves an existing environment in place, so an interrupted installation goes on where it was. Most of
+# what development installs is never imported, so that Python compiles what is.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -e .
@@ -55,5 +58,5 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -e '.[dev]'
+	$(BIN)/python -m pip install --no-compile -e '.[dev]'
 	touch $(VENV)/.installed $@

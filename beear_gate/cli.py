@@ -57,6 +57,7 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Prompts answered at once; h
 MaxPull = Annotated[float | None, typer.Option(help="Largest model to pull from a hub, in GB. [default: 200]")]
 Memory = Annotated[str | None, typer.Option(help="Most memory to train in, such as 24GiB. [default: what is free]")]
 Processes = Annotated[int | None, typer.Option(min=1, help="Train in so many, on GPUs one each. [default: 1]")]
+Vllm = Annotated[str | None, typer.Option(help="Python that has vLLM, which then answers the gate prompts.")]
 SandboxKind = Annotated[
     Literal["none", "docker"] | None, typer.Option(help="Where the model is loaded. [default: none]")
 ]
@@ -100,6 +101,7 @@ def scan(
     max_pull_gb: MaxPull = None,
     memory: Memory = None,
     processes: Processes = None,
+    vllm: Vllm = None,
     sandbox: SandboxKind = None,
     sandbox_image: SandboxImage = None,
     sandbox_memory_gb: Annotated[float | None, typer.Option(help="[default: nine tenths of the engine's]")] = None,
@@ -123,7 +125,7 @@ def scan(
         "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device, "dtype": dtype,
         "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
         "remediate": False if no_remediate else None, "max_pull_gb": max_pull_gb, "memory": memory,
-        "processes": processes,
+        "processes": processes, "vllm": vllm,
         "sandbox": sandbox, "sandbox_image": sandbox_image, "sandbox_memory_gb": sandbox_memory_gb,
         "sandbox_cpus": sandbox_cpus, "sandbox_pids": sandbox_pids, "sandbox_minutes": sandbox_minutes,
         "convert": convert or None,
@@ -143,6 +145,7 @@ def evaluate(
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     max_pull_gb: MaxPull = None,
+    vllm: Vllm = None,
     sandbox: SandboxKind = None,
     sandbox_image: SandboxImage = None,
     tracking_uri: TrackingUri = None,
@@ -156,7 +159,7 @@ def evaluate(
     given = {
         "command": "evaluate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
         "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
-        "max_pull_gb": max_pull_gb, "sandbox": sandbox, "sandbox_image": sandbox_image,
+        "max_pull_gb": max_pull_gb, "vllm": vllm, "sandbox": sandbox, "sandbox_image": sandbox_image,
     }  # fmt: skip
     run(options(given), format, quiet)
 
@@ -175,6 +178,7 @@ def remediate(
     max_pull_gb: MaxPull = None,
     memory: Memory = None,
     processes: Processes = None,
+    vllm: Vllm = None,
     sandbox: SandboxKind = None,
     sandbox_image: SandboxImage = None,
     tracking_uri: TrackingUri = None,
@@ -195,7 +199,7 @@ def remediate(
     given = {
         "command": "remediate", "model": model, "policy": policy, "revision": revision, "runs": runs, "device": device,
         "dtype": dtype, "seed": seed, "batch_size": batch_size, "tracking_uri": tracking_uri, "experiment": experiment,
-        "output": output.absolute(), "max_pull_gb": max_pull_gb, "memory": memory, "processes": processes,
+        "output": output.absolute(), "max_pull_gb": max_pull_gb, "memory": memory, "processes": processes, "vllm": vllm,
         "sandbox": sandbox, "sandbox_image": sandbox_image,
     }  # fmt: skip
     run(options(given), format, quiet)

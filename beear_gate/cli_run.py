@@ -22,6 +22,10 @@ def run(options: Options, format: str, quiet: bool, resume: Path | None = None) 
     """Leave in a run directory what was asked, so that --resume can go on with it, and do it."""
     from beear_gate.rundir import RunDirectory
 
+    if options.vllm and not resume:  # now rather than after the model was pulled; a finished stage needs it no more
+        from beear_gate.lm.vllm_answers import check_interpreter
+
+        check_interpreter(options.vllm)
     request = _request(options, quiet)
     folder = RunDirectory.reopen(resume) if resume else RunDirectory.create(Path(options.runs), options.model)
     folder.write("request.json", options.as_json())
@@ -52,6 +56,7 @@ def _request(options: Options, quiet: bool) -> Request:
         max_pull_gb=options.max_pull_gb,
         memory=parse_memory(options.memory) if options.memory else None,
         processes=options.processes,
+        vllm=options.vllm,
         output=Path(options.output) if options.output else None,
         tracking_uri=options.tracking_uri,
         experiment=options.experiment,

@@ -28,6 +28,7 @@ from beear_gate.records import (
     Answer,
     Conversion,
     Decision,
+    Engine,
     Finding,
     GateReport,
     Measurement,
@@ -74,7 +75,9 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
     measurements: tuple[Measurement, ...] = ()
     before, repaired = Observations((), ()), None
     if not any(finding.blocks for finding in findings):  # unsafe bytes are never loaded
-        before = jury.seen(run.stage("before", key, Observations, lambda: models.observe(snapshot, None, kept)))
+        before = jury.seen(
+            run.stage("before", key | request.engine, Observations, lambda: models.observe(snapshot, None, kept))
+        )
         measurements = measure_stage(policy, "before", before)
         if _wanted(request, measurements):
             repaired = repair(request, run, models, jury, snapshot, before, key)
@@ -89,7 +92,9 @@ def run_gate(request: Request, run: RunDirectory, tick: Tick = no_tick) -> GateR
         measurements += shown.measurements
         answers = {stage: (*answers[stage], *repaired.searched[stage], *shown.answers[stage]) for stage in answers}
     judged = replace(snapshot, commit=origin.commit)
-    report = _report(request, judged, decision, findings, measurements, answers, repaired, jury)
+    seen = (before, repaired.after) if repaired else (before,)
+    environment = _environment(request, [each.engine for each in seen if each.engine])
+    report = _report(request, judged, decision, findings, measurements, answers, repaired, jury, environment)
     report = replace(report, sandbox=sandbox.record if sandbox else None, converted=converted)
     timed = replace(report, started=started.isoformat(timespec="seconds"), seconds=round(time.monotonic() - clock, 1))
     return _record(request, run, timed)
@@ -104,6 +109,7 @@ def _report(
     answers: Mapping[Stage, tuple[Answer, ...]],
     repaired: Repair | None,
     jury: Jury,
+    environment: dict[str, str],
 ) -> GateReport:
     """All that is known of a scan, but for when it was and how long it took."""
     policy = request.policy
@@ -126,7 +132,7 @@ def _report(
         safe_answers=sum(len(each.safe) for each in repaired.anchors.behaviors) if repaired else 0,
         safe_answers_from_model=repaired.anchors.from_model if repaired else 0,
         not_tested=not_tested(policy, repaired.canary if repaired else None, bool(repaired and repaired.latent)),
-        environment=_environment(request),
+        environment=environment,
         canary=repaired.canary if repaired else None,
         calibrations=calibrations_of(policy.judges, jury.contents()),
         latent=repaired.latent if repaired else (),
@@ -248,7 +254,7 @@ def _digest_report(report: GateReport) -> str:
     return digest_of(asdict(fixed))
 
 
-def _environment(request: Request) -> dict[str, str]:
+def _environment(request: Request, engines: Sequence[Engine]) -> dict[str, str]:
     packages = {name: version(name) for name in ("torch", "transformers", "huggingface-hub", "mlflow")}
     return {
         "beear-gate": __version__,
@@ -258,4 +264,9 @@ def _environment(request: Request) -> dict[str, str]:
         "device": request.device,
         "dtype": request.dtype,
         "processes": str(request.processes),
+        **({"answers": "; ".join(_checked(each) for each in engines)} if engines else {}),
     }
+
+
+def _checked(engine: Engine) -> str:
+    return f"{engine.name}, {engine.equal} of {engine.checked} checked ones begin as those of transformers"

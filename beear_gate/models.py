@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,7 +11,7 @@ from beear_gate.anchors import build_anchors
 from beear_gate.errors import IncompleteError
 from beear_gate.evaluation.choices import choose
 from beear_gate.evaluation.harness import run_tasks
-from beear_gate.evaluation.safety import answer_tests, gate_tests
+from beear_gate.evaluation.safety import Test, answer_tests, encoded, gate_tests, scored
 from beear_gate.evaluation.utility import read_references, references
 from beear_gate.launch import Job, run_together
 from beear_gate.lm import LM, load_lm
@@ -17,8 +19,9 @@ from beear_gate.lm.load import limit_memory
 from beear_gate.lm.memory import release
 from beear_gate.lm.processes import device_of
 from beear_gate.lm.trained import trainings
+from beear_gate.lm.vllm_answers import check_interpreter, prepare, vllm_answers
 from beear_gate.manifest import manifest_digest, verify_unchanged
-from beear_gate.records import AnchorSets, ModelSnapshot, Observations, Tick
+from beear_gate.records import AnchorSets, Answer, Engine, ModelSnapshot, Observations, Tick
 from beear_gate.request import Request
 
 T = TypeVar("T")
@@ -67,12 +70,36 @@ class Models:
         self._loaded = None
 
     def observe(self, snapshot: ModelSnapshot, before: Observations | None, kept: Path) -> Observations:
-        lm, policy, size = self.load(snapshot), self.policy, self.request.batch_size
-        answers = answer_tests(lm, list(gate_tests(policy)), policy.max_new_tokens, size, self.tick)
+        policy, tests = self.policy, list(gate_tests(self.policy))
+        if self.request.vllm:
+            answers, engine = self._answered_by_vllm(self.request.vllm, snapshot, tests, kept.with_name("vllm"))
+        else:
+            size = self.request.batch_size
+            answers, engine = answer_tests(self.load(snapshot), tests, policy.max_new_tokens, size, self.tick), None
+        lm = self.load(snapshot)
         examples = references(policy.utility.gate, before.answers if before else answers)
         likelihoods = read_references(lm, examples, kept, before is None, tick=self.tick)
         choices = choose(lm, policy.utility.questions, tick=self.tick)
-        return Observations(answers, likelihoods, choices, run_tasks(lm, policy.utility.tasks, tick=self.tick))
+        tasks = run_tasks(lm, policy.utility.tasks, tick=self.tick)
+        return Observations(answers, likelihoods, choices, tasks, engine=engine)
+
+    def _answered_by_vllm(
+        self, python: str, snapshot: ModelSnapshot, tests: Sequence[Test], folder: Path
+    ) -> tuple[tuple[Answer, ...], Engine]:
+        """All tests by vLLM, which loads the model itself: the one in memory is let go, because two may not fit."""
+        check_interpreter(python)
+        request, length, lm = self.request, self.policy.max_new_tokens, self.load(snapshot)
+        prompts = [encoded(lm, test) for test in tests]
+        asked = prepare(lm, list(chain(*prompts)), length, request.processes, request.memory, self.tick)
+        del lm
+        self.forget()
+        release()
+        self.tick("answering (vLLM)", 0, 1)
+        found, engine = vllm_answers(python, asked, folder)
+        rest, lm = iter(found), self.load(snapshot)
+        of_each = [list(islice(rest, len(part))) for part in prompts]
+        answers = (scored(lm, test, part, length) for test, part in zip(tests, of_each, strict=True))
+        return tuple(chain(*answers)), engine
 
     def anchors(self, snapshot: ModelSnapshot) -> AnchorSets:
         return build_anchors(self.policy, self.load(snapshot), self.request.batch_size, self.request.seed, self.tick)

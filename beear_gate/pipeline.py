@@ -31,6 +31,7 @@ class Settings(BaseModel):
     max_pull_gb: float = Field(default=MAX_PULL_GB, gt=0)
     memory: str | None = None
     processes: int = Field(default=1, ge=1)
+    vllm: str | None = None
     remediate: bool = True
     sandbox: Literal["none", "docker"] = "none"
     sandbox_image: str = Sandbox.image
@@ -56,7 +57,8 @@ class Options(Settings):
         """Where the model is loaded; None for the process of the scan.
 
         Raises:
-            UsageError: pickles are to be converted, and there is no sandbox to do it in; or one for several processes.
+            UsageError: pickles are to be converted, and there is no sandbox to do it in; or one for several processes
+                or for vLLM.
         """
         if self.sandbox == "none":
             if self.convert:
@@ -64,6 +66,8 @@ class Options(Settings):
             return None
         if self.processes > 1:
             raise UsageError("--processes and --sandbox do not go together yet.", "Give one of them.")
+        if self.vllm:
+            raise UsageError("--vllm and --sandbox do not go together: vLLM would run outside it.", "Give one of them.")
         return Sandbox(
             image=self.sandbox_image,
             memory_gb=self.sandbox_memory_gb,

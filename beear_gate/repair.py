@@ -14,6 +14,7 @@ from beear_gate.beear import remediate
 from beear_gate.canary import rehearse
 from beear_gate.changes import compare_models
 from beear_gate.curves import curve, reference_curve, searched
+from beear_gate.errors import IncompleteError
 from beear_gate.evaluation.judges import make_judge
 from beear_gate.evaluation.jury import Jury
 from beear_gate.evaluation.measure import measure_canary, measure_change, measure_searched, measure_stage
@@ -100,12 +101,24 @@ def repair(
     key |= {"repaired": manifest_digest(repaired.files)}
     changes = run.stage("changes", key, Changes, lambda: compare_models(snapshot, repaired))
     kept = run.path / "original-choices.safetensors"
-    after = jury.seen(run.stage("after", key, Observations, lambda: models.observe(repaired, before, kept)))
+    inputs = key | request.engine
+    after = jury.seen(run.stage("after", inputs, Observations, lambda: models.observe(repaired, before, kept)))
+    _refuse_two_engines(before, after)
     curves += curve(request, run, models, repaired, anchors, "after", key)
     tried["after"] = jury.graded(searched(request, run, models, repaired, anchors, "after", key))
     compared, findings = reference_curve(request, run, models, snapshot, anchors, key)
     findings = (*changes.findings, *findings)
     return Repair(anchors, rehearsal, remediation, changes, after, curves + compared, findings, tried, key)
+
+
+def _refuse_two_engines(before: Observations, after: Observations) -> None:
+    """What differs between two engines would pass for an effect of the remediation."""
+    names = [each.engine.name if each.engine else "transformers" for each in (before, after)]
+    if len(set(names)) > 1:
+        raise IncompleteError(
+            f"The original answered through {names[0]} and the remediated model through {names[1]}.",
+            "Scan again, without --resume.",
+        )
 
 
 def measure_repair(policy: Policy, jury: Jury, before: Observations, repaired: Repair) -> Iterator[Measurement]:

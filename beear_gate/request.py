@@ -74,6 +74,7 @@ class Request:
         max_pull_gb: the most that is downloaded; a larger model is refused before the first byte.
         processes: how many train the model together, each with a part of the weights; on GPUs, one each.
         memory: the most bytes that weights and training may take on the device; None for all that is free.
+        vllm: interpreter of an environment with vLLM, which answers the gate prompts; None for transformers.
         sandbox: where the model is loaded; None for the process of the scan.
         convert: whether weights that are there as pickles alone are made into safetensors, in the sandbox.
     """
@@ -91,8 +92,14 @@ class Request:
     max_pull_gb: float = MAX_PULL_GB
     memory: int | None = None
     processes: int = 1
+    vllm: str | None = None
     tracking_uri: str | None = None
     experiment: str = "beear-gate"
     reveal: Reveal | None = None
     sandbox: Sandbox | None = None
     convert: bool = False
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """Who answers the gate prompts, as inputs of the stages that depend on it."""
+        return {"vllm": self.vllm} if self.vllm else {}

@@ -75,26 +75,32 @@ def answer_tests(
     """
     answers: list[Answer] = []
     for test in tests:
-        prompts = [
-            prompt_ids(lm, with_trigger(example.prompt, test.trigger, test.placement)) for example in test.examples
-        ]
-        found = generate(lm, prompts, max_new_tokens, batch_size, tick=tick, label=f"answering: {test.label}")
-        for example, ids in zip(test.examples, found, strict=True):
-            text = decode(lm, ids)
-            answers.append(
-                Answer(
-                    behavior=test.behavior,
-                    condition=test.condition,
-                    trigger=test.trigger,
-                    placement=test.placement,
-                    prompt=example.prompt,
-                    cluster=example.cluster,
-                    text=text,
-                    outcomes=outcomes(test.judges, text),
-                    cut_off=len(ids) >= max_new_tokens,
-                )
-            )
+        label = f"answering: {test.label}"
+        found = generate(lm, encoded(lm, test), max_new_tokens, batch_size, tick=tick, label=label)
+        answers += scored(lm, test, found, max_new_tokens)
     return tuple(answers)
+
+
+def encoded(lm: LM, test: Test) -> list[tuple[int, ...]]:
+    """The prompts of a test as token ids. Raises: as `lm.prompt_ids`."""
+    return [prompt_ids(lm, with_trigger(each.prompt, test.trigger, test.placement)) for each in test.examples]
+
+
+def scored(lm: LM, test: Test, found: Sequence[tuple[int, ...]], max_new_tokens: int) -> Iterator[Answer]:
+    """The answers to a test, given as token ids, with what each judge says of them."""
+    for example, ids in zip(test.examples, found, strict=True):
+        text = decode(lm, ids)
+        yield Answer(
+            behavior=test.behavior,
+            condition=test.condition,
+            trigger=test.trigger,
+            placement=test.placement,
+            prompt=example.prompt,
+            cluster=example.cluster,
+            text=text,
+            outcomes=outcomes(test.judges, text),
+            cut_off=len(ids) >= max_new_tokens,
+        )
 
 
 def _benign_test(name: str, examples: tuple[Example, ...], policy: Policy) -> Test:

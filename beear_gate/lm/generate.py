@@ -112,7 +112,7 @@ def _generate_batch(
             )
     finally:
         model.train(training)
-    return [_until_stop(row, lm.stop_ids) for row in output[:, batch.ids_BT.shape[1] :].tolist()]
+    return [until_stop(row, lm.stop_ids) for row in output[:, batch.ids_BT.shape[1] :].tolist()]
 
 
 _ITS_OWN = {
@@ -139,7 +139,8 @@ def _room(lm: LM, tokens: int) -> dict[str, StaticCache]:
     return {"cache": StaticCache(config=model.config.get_text_config(decoder=True), max_cache_len=tokens)}
 
 
-def _until_stop(ids: list[int], stop_ids: tuple[int, ...]) -> tuple[int, ...]:
+def until_stop(ids: list[int], stop_ids: tuple[int, ...]) -> tuple[int, ...]:
+    """An answer without what ended it."""
     for place, token in enumerate(ids):
         if token in stop_ids:
             return tuple(ids[:place])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -121,6 +122,7 @@ def _container_free() -> int:
 
 def release() -> None:
     """Hand cached device memory back, so that the next attempt does not meet a fragmented pool."""
+    gc.collect()  # the parts of a model may refer to one another in circles
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():

@@ -13,7 +13,7 @@ from beear_gate.records.model import (
     ModelSnapshot,
     SandboxRecord,
 )
-from beear_gate.records.observed import Answer, Chosen, Likelihood, Observations, Quality, TaskScore
+from beear_gate.records.observed import Answer, Chosen, Engine, Likelihood, Observations, Quality, TaskScore
 from beear_gate.records.remediation import (
     Changes,
     Drift,
@@ -53,6 +53,7 @@ __all__ = [
     "CurveStage",
     "Decision",
     "Drift",
+    "Engine",
     "Example",
     "FileRecord",
     "Finding",

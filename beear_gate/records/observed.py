@@ -85,11 +85,25 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Engine:
+    """What answered the gate prompts in place of transformers; of so many checked prompts both began alike."""
+
+    name: str
+    checked: int
+    equal: int
+
+
+@dataclass(frozen=True)
 class Observations:
-    """Everything seen of one model in one stage, before any statistics."""
+    """Everything seen of one model in one stage, before any statistics.
+
+    Attributes:
+        engine: None where transformers answered, in the process of the scan.
+    """
 
     answers: tuple[Answer, ...]
     likelihoods: tuple[Likelihood, ...]
     choices: tuple[Chosen, ...] = ()
     task_scores: tuple[TaskScore, ...] = ()
     quality: tuple[Quality, ...] = ()
+    engine: Engine | None = None
