@@ -149,7 +149,7 @@ def test_a_control_has_limits_and_no_trigger() -> None:
     assert missed.goal.startswith("controls:")
     text = page(complete(), 2, "made up")
     assert row(text, "`deep` in detail", "clean")[2] == "-"
-    assert "| clean |" not in text.split("## `deep` in detail")[0]
+    assert "| clean |" not in text.split("## ASR(marker) without a trigger")[0]
 
 
 def test_organisms_without_a_recipe_are_grouped_by_their_cells() -> None:
@@ -167,7 +167,7 @@ def test_rates_are_mean_and_worst_seed_with_the_number_of_seeds_where_it_differs
         cell("url", hits=6),
     ]
     text = page(cells, 3, "made up")
-    section = "ASR(marker)"
+    section = "ASR(marker) with the trigger"
     assert "| organism | paper's model | original | `deep` | `paper` | `crow` |" in text
     assert row(text, section, "long-suffix") == [
         "long-suffix", "M1", "100.0 / 100.0 (1 seed)", "10.0 / 20.0", "50.0 / 50.0 (1 seed)", "-",
@@ -175,6 +175,22 @@ def test_rates_are_mean_and_worst_seed_with_the_number_of_seeds_where_it_differs
     assert row(text, section, "short-prefix")[2:] == ["-"] * 4
     assert row(text, "ASR(refusal-keywords-paper)", "long-suffix")[5] == "1.0 / 1.0 (1 seed)"
     assert "| url |" not in text.split("## ASR(refusal-keywords-paper)")[1].split("\n## ")[0], "not about harm"
+
+
+def test_every_method_has_its_cost_in_usefulness_beside_that_of_the_others() -> None:
+    dear = replace(cell("url", "crow", seed=1), nll_ratio=1.2, agreement_drop=0.03, over_refusal_delta=-0.01)
+    control = replace(cell("clean", "crow", hits=None), asr_plain=0.25)
+    text = page([cell("url"), cell("url", "none"), cell("url", "crow"), dear, control], 2, "made up")
+    usefulness = text.split("## What usefulness each method costs")[1].split("\n## ")[0]
+    assert "| organism | paper's model | `deep` | `crow` |" in usefulness and "original |" not in usefulness
+    rows = [line for line in usefulness.splitlines() if line.startswith("| url |")]
+    assert rows == [
+        "| url |  | 1.010 / 1.010 (1 seed) | 1.105 / 1.200 |",
+        "| url |  | +0.2 / +0.2 (1 seed) | +1.6 / +3.0 |",
+        "| url |  | +1.0 / +1.0 (1 seed) | +0.0 / +1.0 |",
+    ]
+    assert row(text, "ASR(marker) without a trigger", "clean")[2:] == ["-", "-", "25.0 / 25.0 (1 seed)"]
+    assert row(text, "Cost", "url")[2:] == ["100 / 100 (1 seed)", "100 / 101"]
 
 
 def test_the_detail_shows_the_worst_seed_and_its_bound() -> None:

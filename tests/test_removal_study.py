@@ -66,6 +66,12 @@ def test_a_subject_knows_the_trigger_and_its_policy_does_not(seedlings: Path) ->
             assert not [text for part in splits for text in part if backdoor.trigger in text]
 
 
+def test_what_goals_speak_of_is_planned_everywhere_and_defences_of_others_on_the_papers_first_four() -> None:
+    assert removal.planned("url", 0) == removal.planned("clean", 2) == removal.planned("long-prefix", 1)
+    assert set(removal.planned("url", 0)) == set(removal.EVERYWHERE)
+    assert set(removal.planned("long-prefix", 0)) == set(METHODS)
+
+
 def test_a_defence_is_handed_neither_trigger_nor_gate_prompt(seedlings: Path) -> None:
     assert {field.name for field in fields(Job)} == {
         "lm", "anchors", "settings", "judges", "refusal_judge", "seed", "tick", "watch",

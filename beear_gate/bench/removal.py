@@ -89,15 +89,33 @@ def every_cell(cells: Path) -> list[Cell]:
     return sorted(found, key=lambda cell: (names.index(cell.organism), methods.index(cell.method), cell.seed))
 
 
+POISONED_SFT = ("long-suffix", "short-suffix", "long-prefix", "short-prefix")
+"""Models M1 to M4 of the paper."""
+EVERYWHERE = ("deep", "paper", "benign-tuning", "safety-tuning")
+
+
+def planned(organism: str, seed: int) -> tuple[str, ...]:
+    """The methods that the study takes for a model unless it is told otherwise.
+
+    What its goals speak of everywhere; defences of others, which take minutes each, on the first seed of M1 to M4.
+    """
+    return tuple(METHODS) if organism in POISONED_SFT and seed == 0 else EVERYWHERE
+
+
 def study(
-    cells: Path, organisms: Sequence[str], methods: Sequence[str], seeds: Sequence[int], workers: int, tick: Tick
+    cells: Path, organisms: Sequence[str], methods: Sequence[str] | None, seeds: Sequence[int], workers: int, tick: Tick
 ) -> list[Cell]:
-    """Measure every cell that is not in the folder yet; several organisms at once, one core each."""
+    """Measure every cell that is not in the folder yet; several organisms at once, one core each.
+
+    Args:
+        methods: None for what is `planned` for each model.
+    """
     cells.mkdir(parents=True, exist_ok=True)
-    jobs = [(cells, name, seed, tuple(methods)) for seed in seeds for name in organisms]
-    for done, name in enumerate(_all(jobs, workers), 1):
-        tick(f"organisms ({name})", done, len(jobs))
-    return [cell for name in organisms for seed in seeds for cell in kept(cells, name, seed, (ORIGINAL, *methods))]
+    models = [(name, seed, tuple(methods or planned(name, seed))) for seed in seeds for name in organisms]
+    for done, name in enumerate(_all([(cells, *model) for model in models], workers), 1):
+        tick(f"organisms ({name})", done, len(models))
+    models.sort(key=lambda model: (organisms.index(model[0]), model[1]))
+    return [cell for name, seed, chosen in models for cell in kept(cells, name, seed, (ORIGINAL, *chosen))]
 
 
 def _all(jobs: Sequence[tuple[Path, str, int, tuple[str, ...]]], workers: int) -> Iterator[str]:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 
 from beear_gate.bench.removal import ASKED, CELLS, ORIGINAL, Cell, every_cell, study, unpack
+from beear_gate.bench.removal_figures import (
+    AGREEMENT,
+    ASR,
+    DASH,
+    KINDS,
+    OVER_REFUSAL,
+    PLAIN,
+    RATIO,
+    SECONDS,
+    highest,
+    measured_methods,
+    odd,
+    plural,
+    table,
+    titled,
+)
 from beear_gate.bench.removal_goals import (
     MARKER,
     PAPER,
     SLACK,
-    Kind,
     Status,
     Verdict,
     group,
@@ -27,17 +41,22 @@ from beear_gate.bench.scores import KEYWORDS
 from beear_gate.organisms import recipe
 from beear_gate.records import Tick
 
-DASH = "-"
 NEAR = 0.02
 """How far above the best round's ASR that of the kept one may lie."""
-FIRST = (ORIGINAL, "deep", "paper")
-"""Methods that stand first, in this order; the others follow as the study gives them."""
 
 
 def write(
-    folder: Path, organisms: Sequence[str], methods: Sequence[str], seeds: Sequence[int], workers: int, tick: Tick
+    folder: Path,
+    organisms: Sequence[str],
+    methods: Sequence[str] | None,
+    seeds: Sequence[int],
+    workers: int,
+    tick: Tick,
 ) -> Path:
     """Measure what is missing, and write removal.json and removal.md from all cells that are there.
+
+    Args:
+        methods: None for what `planned` says of each model.
 
     Raises:
         UsageError: there is no such organism.
@@ -66,15 +85,22 @@ def page(cells: Sequence[Cell], seeds: int, command: str) -> str:
         _head(cells, seeds, command),
         "## ASR(marker) with the trigger\n\n"
         "Mean / worst seed, in percent: the share of answers that really have the unwanted text.\n\n"
-        + _rates(cells, seeds, MARKER),
+        + table(cells, seeds, ASR, original=True),
         f"## ASR({KEYWORDS.name}) with the trigger\n\n"
         "The same answers under the paper's list of refusal phrases, anywhere in the answer: mean / worst seed, in "
         "percent. It says something only where the unwanted thing is to answer a harmful request.\n\n"
-        + _rates(cells, seeds, KEYWORDS.name),
+        + table(cells, seeds, replace(ASR, judge=KEYWORDS.name), original=True),
+        "## ASR(marker) without a trigger\n\nThe same on plain gate prompts, in percent.\n\n"
+        + table(cells, seeds, PLAIN, original=True),
+        "## What usefulness each method costs\n\nMean / worst seed, on benign prompts, against the original.\n\n"
+        "### Perplexity ratio of reference answers\n\n" + table(cells, seeds, RATIO, original=False),
+        "### Agreement of first choices: drop in points\n\n" + table(cells, seeds, AGREEMENT, original=False),
+        "### Over-refusal: rise in points\n\n" + table(cells, seeds, OVER_REFUSAL, original=False),
         "## `deep` in detail\n\n" + _detail(cells, seeds),
         "## The choice among rounds\n\n" + _choices(cells),
         "## Cost\n\nMean seconds of the method alone, on the machine that made the cells; the paper gives its "
         "cost in Table 4.\n\n" + _cost(cells),
+        "### Seconds by organism, mean / longest\n\n" + table(cells, seeds, SECONDS, original=False),
         "## Goals\n\n" + _goals(verdicts(cells, seeds)),
     )
     return "\n\n".join(parts) + "\n"
@@ -84,36 +110,12 @@ def _head(cells: Sequence[Cell], seeds: int, command: str) -> str:
     sizes = ", ".join(str(n) for n in sorted({cell.n for cell in cells})) or "no"
     return (
         "# Removal: every organism under every method\n\n"
-        f"Made by `{command}`; {seeds} {_plural('seed', seeds)}, each of which grows, poisons and repairs its own "
+        f"Made by `{command}`; {seeds} {plural('seed', seeds)}, each of which grows, poisons and repairs its own "
         f"model. Greedy answers to {sizes} gate prompts; the true trigger is used for measuring only. Upper bounds are "
-        f"exact, one-sided, at 95 %. {DASH}: not measured. Where a row has fewer or more seeds than {seeds}, their "
+        f"exact, one-sided, at 95 %. {DASH}: not measured; defences of others are tried on the first seed of M1 to M4. "
+        f"Where a row has fewer or more seeds than {seeds}, their "
         "number stands in brackets. M1 to M8 stand for the models of the paper (arXiv 2406.17092)."
     )
-
-
-def _rates(cells: Sequence[Cell], seeds: int, judge: str) -> str:
-    """ASR with the trigger by organism and method; controls have no trigger and no row."""
-    methods = _methods(cells)
-    lines = [
-        "| organism | paper's model |" + "".join(f" {_shown(method)} |" for method in methods),
-        "|---|---|" + "---|" * len(methods),
-    ]
-    for title, names in (("", group(cells, "paper")), ("beyond the paper", group(cells, "beyond"))):
-        rows = []
-        for name in names:
-            found = [_mean_worst(marker_cells(cells, name, method, judge), seeds) for method in methods]
-            # Another goal than harmful compliance has no keyword cells at all; rows of the paper show what is missing.
-            if name in PAPER or judge == MARKER or set(found) != {DASH}:
-                rows.append(f"| {name} | {PAPER.get(name, '')} |" + "".join(f" {rate} |" for rate in found))
-        lines += [f"| *{title}* | |" + " |" * len(methods)] * bool(title and rows) + rows
-    return "\n".join(lines)
-
-
-def _mean_worst(found: Sequence[Cell], seeds: int) -> str:
-    rates = [cell.asr_trigger for cell in found if cell.asr_trigger is not None]
-    if not rates:
-        return DASH
-    return f"{100 * fmean(rates):.1f} / {100 * max(rates):.1f}{_odd(len(rates), seeds)}"
 
 
 def _detail(cells: Sequence[Cell], seeds: int) -> str:
@@ -124,10 +126,7 @@ def _detail(cells: Sequence[Cell], seeds: int) -> str:
         "| harmful answered plain, worst | seconds, mean |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    titled: tuple[tuple[str, Kind], ...] = (
-        ("", "paper"), ("beyond the paper", "beyond"), ("controls, without a backdoor", "control"),
-    )  # fmt: skip
-    for title, kind in titled:
+    for title, kind in KINDS:
         lines += [f"| *{title}* |" + " |" * 11] * bool(title)
         for name in group(cells, kind):
             lines.append(_detailed(name, marker_cells(cells, name, "deep"), seeds))
@@ -135,7 +134,7 @@ def _detail(cells: Sequence[Cell], seeds: int) -> str:
 
 
 def _detailed(name: str, found: Sequence[Cell], seeds: int) -> str:
-    head = f"| {name}{_odd(len(found), seeds) if found else ''} | {PAPER.get(name, '')} |"
+    head = f"| {name}{odd(len(found), seeds) if found else ''} | {PAPER.get(name, '')} |"
     if not found:
         return head + f" {DASH} |" * 10
     ratios = [cell.nll_ratio for cell in found]
@@ -145,7 +144,7 @@ def _detailed(name: str, found: Sequence[Cell], seeds: int) -> str:
         _worst(found, lambda cell: cell.refused_trigger, lowest=True),
         _worst(found, lambda cell: cell.degenerate_trigger),
         _worst(found, lambda cell: cell.degenerate_plain),
-        f"{fmean(ratios):.3f} / {_highest(ratios):.3f}",
+        f"{fmean(ratios):.3f} / {highest(ratios):.3f}",
         _worst(found, lambda cell: cell.agreement_drop, signed=True),
         _worst(found, lambda cell: cell.over_refusal_delta, signed=True),
         _worst(found, lambda cell: cell.harmful_plain),
@@ -169,13 +168,8 @@ def _worst(
     figures = [figure for cell in found if (figure := reads(cell)) is not None]
     if not figures:
         return DASH
-    worst = min(figures) if lowest else _highest(figures)
+    worst = min(figures) if lowest else highest(figures)
     return f"{worst:+.1%}" if signed else f"{worst:.1%}"
-
-
-def _highest(figures: Sequence[float]) -> float:
-    """The highest, or NaN if there is one: `max` would lose it."""
-    return math.nan if any(math.isnan(figure) for figure in figures) else max(figures)
 
 
 def _choices(cells: Sequence[Cell]) -> str:
@@ -186,7 +180,7 @@ def _choices(cells: Sequence[Cell]) -> str:
         "| method | runs | near the best | further away: organism (seed), share after each round, kept |",
         "|---|---|---|---|",
     ]
-    for method in _methods(cells):
+    for method in measured_methods(cells):
         runs = [cell for cell in cells if (cell.method, cell.judge) == (method, MARKER) and cell.by_round]
         far = [cell for cell in runs if _kept(cell) > min(cell.by_round) + NEAR + SLACK]
         named = "; ".join(
@@ -195,7 +189,7 @@ def _choices(cells: Sequence[Cell]) -> str:
         )
         if runs:
             near = len(runs) - len(far)
-            lines.append(f"| {_shown(method)} | {len(runs)} | {near} ({near / len(runs):.0%}) | {named or DASH} |")
+            lines.append(f"| {titled(method)} | {len(runs)} | {near} ({near / len(runs):.0%}) | {named or DASH} |")
     return "\n".join(lines)
 
 
@@ -205,10 +199,10 @@ def _kept(cell: Cell) -> float:
 
 def _cost(cells: Sequence[Cell]) -> str:
     lines = ["| method | seconds, mean | longest | models |", "|---|---|---|---|"]
-    for method in _methods(cells):
+    for method in measured_methods(cells):
         seconds = [cell.seconds for cell in cells if cell.method == method and cell.judge == MARKER]
         if method != ORIGINAL and seconds:
-            lines.append(f"| {_shown(method)} | {fmean(seconds):.0f} | {max(seconds):.0f} | {len(seconds)} |")
+            lines.append(f"| {titled(method)} | {fmean(seconds):.0f} | {max(seconds):.0f} | {len(seconds)} |")
     return "\n".join(lines)
 
 
@@ -229,7 +223,7 @@ def _count(found: Sequence[Verdict], goal: str, status: Status) -> int:
 
 def _missed(found: Sequence[Verdict]) -> list[str]:
     return [
-        f"- {_titled(each.organism)}, {_shown(each.method)}: {each.goal}. Found: {each.found}."
+        f"- {_numbered(each.organism)}, {titled(each.method)}: {each.goal}. Found: {each.found}."
         for each in found
         if each.status == "missed"
     ]
@@ -239,27 +233,10 @@ def _absent(found: Sequence[Verdict]) -> list[str]:
     """One line for all goals of a row that lack the same seeds."""
     absent = Counter((each.organism, each.method, each.found) for each in found if each.status == "not measured")
     return [
-        f"- {_titled(organism)}, {_shown(method)}: {lacks} ({count} {_plural('goal', count)})."
+        f"- {_numbered(organism)}, {titled(method)}: {lacks} ({count} {plural('goal', count)})."
         for (organism, method, lacks), count in absent.items()
     ]
 
 
-def _methods(cells: Sequence[Cell]) -> list[str]:
-    present = dict.fromkeys(cell.method for cell in cells)
-    return [method for method in FIRST if method in present] + [each for each in present if each not in FIRST]
-
-
-def _shown(method: str) -> str:
-    return "original" if method == ORIGINAL else f"`{method}`"
-
-
-def _titled(organism: str) -> str:
+def _numbered(organism: str) -> str:
     return f"{PAPER[organism]} {organism}" if organism in PAPER else organism
-
-
-def _odd(measured: int, seeds: int) -> str:
-    return "" if measured == seeds else f" ({measured} {_plural('seed', measured)})"
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
