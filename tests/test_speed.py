@@ -9,6 +9,9 @@ import pytest
 from gate_runs import call
 
 from beear_gate.bench import speed_parts
+from beear_gate.bench.speed import Speed
+from beear_gate.bench.speed_page import page
+from beear_gate.bench.speed_parts import ADAPTERS, FIRST_TIME, OURS, REPLAY
 
 
 def test_every_part_is_measured_against_its_own_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,3 +40,20 @@ def test_every_part_is_measured_against_its_own_baseline(tmp_path: Path, monkeyp
 def test_a_shape_that_does_not_exist_is_named(tmp_path: Path) -> None:
     said = call("bench", "speed", "--machine", "x", "--shape", "70T", "--output", tmp_path, "--quiet")
     assert said.code == 2 and "70T" in said.err and "llama-2-7b" in said.err
+
+
+def test_the_page_says_what_the_steps_come_to() -> None:
+    def row(part: str, variant: str, seconds: float | None, peak: int | None = None) -> Speed:
+        rate = seconds and 96 / seconds
+        return Speed("7B", part, 64, 48, 50, variant, seconds, rate, None, None, peak, 1.0, variant)
+
+    rows = [
+        row("entrapment", REPLAY, 0.1, 30 * 2**30), row("entrapment", FIRST_TIME, 0.2, 40 * 2**30),
+        row("removal", "plain transformers loop, AdamW", 9.0, 90 * 2**30), row("removal", OURS, 0.4, 36 * 2**30),
+        row("removal", ADAPTERS, None), row("generation", OURS, 0.5),
+    ]  # fmt: skip
+    _, scans = page("a card", 1e12, rows, 3, "made up").split("## What these steps come to")
+    # Six rounds of 3 first and 122 further entrapment steps, and 25 removal steps; 512,000 tokens at 192 a second.
+    assert "| 7B | 64 + 48 | 50 | beear-gate | 137 | 40.0 | 2,667 |" in scans
+    assert "| 7B | 64 + 48 | 50 | beear-gate, adapters of rank 16 | - | - | 2,667 |" in scans
+    assert "plain transformers" not in scans

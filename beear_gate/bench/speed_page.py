@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
 from beear_gate.bench.speed import SHAPES, Speed, measure
+from beear_gate.bench.speed_parts import FIRST_TIME, OURS, REPLAY
 from beear_gate.errors import UsageError
 from beear_gate.lm import describe_device
 from beear_gate.lm.rate import matmul_flops
@@ -36,6 +37,9 @@ def run(
         raise UsageError(f"There is no shape {unknown[0]!r}.", f"Choose one of {', '.join(SHAPES)}.")
     output.mkdir(parents=True, exist_ok=True)
     name = "speed-" + re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
+    asked = [f"--shape {each}" for each in shapes] + [f"--prompt-tokens {each}" for each in prompt_tokens]
+    asked += [f"--batch-size {batch_size}", f"--repeats {repeats}"]
+    command = f"beear-gate bench speed --machine '{machine}' {' '.join(asked)}"
     ceiling, rows = matmul_flops(device), list[Speed]()
     for shape in shapes:
         rows += measure(shape, device, prompt_tokens, batch_size, repeats, tick)
@@ -45,16 +49,18 @@ def run(
             "rows": [asdict(row) for row in rows],
         }
         (output / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        (output / f"{name}.md").write_text(page(f"{found['machine']}", ceiling, rows, repeats), encoding="utf-8")
+        (output / f"{name}.md").write_text(
+            page(f"{found['machine']}", ceiling, rows, repeats, command), encoding="utf-8"
+        )
     return output / f"{name}.md"
 
 
-def page(machine: str, ceiling: float, rows: Sequence[Speed], repeats: int) -> str:
+def page(machine: str, ceiling: float, rows: Sequence[Speed], repeats: int, command: str) -> str:
     """One table; ratios hold within one run on one machine."""
     lines = [
         f"# Speed on {machine}",
         "",
-        f"Made by `beear-gate bench speed`. Random weights; the median of {repeats} repetitions after one that warms "
+        f"Made by `{command}`. Random weights; the median of {repeats} repetitions after one that warms "
         f"up. Ratio: the seconds of the part's first variant, its baseline, divided by these. The machine multiplies "
         f"matrices at {ceiling / 1e12:.3g} TFLOP/s at most. y_h has one token. "
         "Entrapment replays what does not depend on delta (`beear/replay.py`); a sample costs more when it is drawn "
@@ -82,7 +88,46 @@ def page(machine: str, ceiling: float, rows: Sequence[Speed], repeats: int) -> s
                 f"| {_number(share, '.0%')} | {_number(peak, '.1f')} | {_number(row.ratio, '.2f')} "
                 f"| {_number(fewer, '.2f')} |"
             )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_scans(rows)]) + "\n"
+
+
+ROUNDS, INNER_STEPS, OUTER_STEPS, SAMPLES = 6, 125, 25, 150
+"""About the paper's budget for a model of 7 billion parameters; samples of D_SA that a round draws from."""
+ANSWERS, ANSWER_TOKENS = 4_000, 128
+"""Of a full scan: 2,000 before and 2,000 after, and the tokens of each."""
+
+
+def _scans(rows: Sequence[Speed]) -> Iterator[str]:
+    """What the measured steps come to in a whole remediation, and in the answers of a scan."""
+    yield from (
+        "",
+        "## What these steps come to",
+        "",
+        f"By calculation, not run as a whole. Remediation: {ROUNDS} rounds of {INNER_STEPS} entrapment and "
+        f"{OUTER_STEPS} removal steps at this batch, each round's {SAMPLES} samples drawn once for the first time. "
+        f"Answers: {ANSWERS:,} of {ANSWER_TOKENS} tokens at this rate, prompts as here.",
+        "",
+        "| shape | prompt + answer tokens | batch | removal by | remediation, seconds | peak GiB | answers, seconds |",
+        "|---|---|---|---|---|---|---|",
+    )
+    for (shape, length), group in groupby(rows, key=lambda row: (row.shape, row.prompt_tokens)):
+        found = list(group)
+        spent = {(row.part, row.variant): row.seconds for row in found}
+        rate = next((row.tokens_per_s for row in found if (row.part, row.variant) == ("generation", OURS)), None)
+        replay, fresh = spent.get(("entrapment", REPLAY)), spent.get(("entrapment", FIRST_TIME))
+        entrapped = max((row.peak_bytes or 0 for row in found if row.variant in (REPLAY, FIRST_TIME)), default=0)
+        for row in found:
+            if row.part != "removal" or not row.variant.startswith(OURS):
+                continue
+            first = min(INNER_STEPS, -(-SAMPLES // row.batch_size))
+            whole = replay and fresh and row.seconds and first * fresh + (INNER_STEPS - first) * replay
+            whole = whole and ROUNDS * (whole + OUTER_STEPS * (row.seconds or 0.0))
+            peak = row.peak_bytes and max(row.peak_bytes, entrapped) / 2**30
+            yield (
+                f"| {shape} | {length} + {row.answer_tokens} | {row.batch_size} | {row.variant} "
+                f"| {_number(whole, ',.0f')} | {_number(peak, '.1f')} "
+                f"| {_number(rate and ANSWERS * ANSWER_TOKENS / rate, ',.0f')} |"
+            )
 
 
 def _number(value: float | None, form: str) -> str:

@@ -25,7 +25,10 @@ from beear_gate.records import Training
 DELTA_TOKENS = 5
 ANSWER_TOKENS = 48
 RANK = 16
-ADAPTERS = f"beear-gate, adapters of rank {RANK}"
+OURS = "beear-gate"
+ADAPTERS = f"{OURS}, adapters of rank {RANK}"
+REPLAY = "replay"
+FIRST_TIME = f"{REPLAY} of samples drawn for the first time"
 Make = Callable[[], AbstractContextManager[Callable[[], object]]]
 """Makes what is timed, ready for as long as the context is open: two optimizers of one model need not fit."""
 Variants = dict[str, Make]
@@ -96,8 +99,8 @@ def entrapment(lm: LM, length: int, batch_size: int) -> Part:
             "two passes of plain transformers, weights frozen": lambda: nullcontext(plain_passes),
             "the same with logits of answers alone": lambda: nullcontext(two_passes),
             "Algorithm 1 as written, with weight gradients": lambda: nullcontext(as_written),
-            "replay": lambda: nullcontext(replayed),
-            "replay of samples drawn for the first time": lambda: nullcontext(recorded),
+            REPLAY: lambda: nullcontext(replayed),
+            FIRST_TIME: lambda: nullcontext(recorded),
         },
     )
 
@@ -138,9 +141,9 @@ def removal(lm: LM, length: int, batch_size: int) -> Part:
         batch_size * (length + ANSWER_TOKENS),
         {
             "plain transformers loop, AdamW": loop,
-            "beear-gate": lambda: ours(Split()),
-            "beear-gate, with checkpointing": lambda: ours(Split(checkpointing=True)),
-            "beear-gate, factored states": lambda: ours(Split(), "factored"),
+            OURS: lambda: ours(Split()),
+            f"{OURS}, with checkpointing": lambda: ours(Split(checkpointing=True)),
+            f"{OURS}, factored states": lambda: ours(Split(), "factored"),
             ADAPTERS: lambda: ours(Split(), "lora"),
         },
     )
@@ -175,6 +178,6 @@ def generation(lm: LM, length: int, batch_size: int) -> Part:
         {
             "batch 1": lambda: nullcontext(one_by_one),
             "plain generate, same batch": lambda: nullcontext(plain),
-            "beear-gate": lambda: nullcontext(ours),
+            OURS: lambda: nullcontext(ours),
         },
     )
