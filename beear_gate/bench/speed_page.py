@@ -50,7 +50,7 @@ def run(
         }
         (output / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         (output / f"{name}.md").write_text(
-            page(f"{found['machine']}", ceiling, rows, repeats, command), encoding="utf-8"
+            page(str(found["machine"]), ceiling, rows, repeats, command), encoding="utf-8"
         )
     return output / f"{name}.md"
 
