@@ -264,9 +264,11 @@ def _environment(request: Request, engines: Sequence[Engine]) -> dict[str, str]:
         "device": request.device,
         "dtype": request.dtype,
         "processes": str(request.processes),
-        **({"answers": "; ".join(_checked(each) for each in engines)} if engines else {}),
+        **({"answers": "; ".join(_spoken(each) for each in engines)} if engines else {}),
     }
 
 
-def _checked(engine: Engine) -> str:
-    return f"{engine.name}, {engine.equal} of {engine.checked} checked ones begin as those of transformers"
+def _spoken(engine: Engine) -> str:
+    rate = engine.tokens / engine.seconds if engine.seconds else 0.0
+    checked = f", {engine.equal} of {engine.checked} checked ones begin as those of transformers"
+    return f"{engine.name}, {rate:,.0f} tokens a second{checked if engine.checked else ''}"

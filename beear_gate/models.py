@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
@@ -11,17 +13,17 @@ from beear_gate.anchors import build_anchors
 from beear_gate.errors import IncompleteError
 from beear_gate.evaluation.choices import choose
 from beear_gate.evaluation.harness import run_tasks
-from beear_gate.evaluation.safety import Test, answer_tests, encoded, gate_tests, scored
+from beear_gate.evaluation.safety import Test, encoded, gate_tests, scored
 from beear_gate.evaluation.utility import read_references, references
 from beear_gate.launch import Job, run_together
-from beear_gate.lm import LM, load_lm
+from beear_gate.lm import LM, generate, load_lm
 from beear_gate.lm.load import limit_memory
 from beear_gate.lm.memory import release
 from beear_gate.lm.processes import device_of
 from beear_gate.lm.trained import trainings
 from beear_gate.lm.vllm_answers import check_interpreter, prepare, vllm_answers
 from beear_gate.manifest import manifest_digest, verify_unchanged
-from beear_gate.records import AnchorSets, Answer, Engine, ModelSnapshot, Observations, Tick
+from beear_gate.records import AnchorSets, Engine, ModelSnapshot, Observations, Tick
 from beear_gate.request import Request
 
 T = TypeVar("T")
@@ -70,36 +72,49 @@ class Models:
         self._loaded = None
 
     def observe(self, snapshot: ModelSnapshot, before: Observations | None, kept: Path) -> Observations:
-        policy, tests = self.policy, list(gate_tests(self.policy))
+        policy, tests, lm = self.policy, list(gate_tests(self.policy)), self.load(snapshot)
+        prompts = [encoded(lm, test) for test in tests]
         if self.request.vllm:
-            answers, engine = self._answered_by_vllm(self.request.vllm, snapshot, tests, kept.with_name("vllm"))
+            del lm
+            found, engine = self._vllm(self.request.vllm, snapshot, prompts, kept.with_name("vllm"))
+            lm = self.load(snapshot)
         else:
-            size = self.request.batch_size
-            answers, engine = answer_tests(self.load(snapshot), tests, policy.max_new_tokens, size, self.tick), None
-        lm = self.load(snapshot)
+            found, engine = self._transformers(lm, tests, prompts)
+        each = (scored(lm, test, part, policy.max_new_tokens) for test, part in zip(tests, found, strict=True))
+        answers = tuple(chain(*each))
         examples = references(policy.utility.gate, before.answers if before else answers)
         likelihoods = read_references(lm, examples, kept, before is None, tick=self.tick)
         choices = choose(lm, policy.utility.questions, tick=self.tick)
         tasks = run_tasks(lm, policy.utility.tasks, tick=self.tick)
         return Observations(answers, likelihoods, choices, tasks, engine=engine)
 
-    def _answered_by_vllm(
-        self, python: str, snapshot: ModelSnapshot, tests: Sequence[Test], folder: Path
-    ) -> tuple[tuple[Answer, ...], Engine]:
-        """All tests by vLLM, which loads the model itself: the one in memory is let go, because two may not fit."""
+    def _transformers(
+        self, lm: LM, tests: Sequence[Test], prompts: Sequence[Sequence[tuple[int, ...]]]
+    ) -> tuple[list[list[tuple[int, ...]]], Engine]:
+        """Answers to the prompts of each test, by the model in memory."""
+        length, size, began = self.policy.max_new_tokens, self.request.batch_size, time.monotonic()
+        found = [
+            generate(lm, part, length, size, tick=self.tick, label=f"answering: {test.label}")
+            for test, part in zip(tests, prompts, strict=True)
+        ]
+        tokens = sum(map(len, chain(*found)))
+        return found, Engine(f"transformers {version('transformers')}", tokens, time.monotonic() - began)
+
+    def _vllm(
+        self, python: str, snapshot: ModelSnapshot, prompts: Sequence[Sequence[tuple[int, ...]]], folder: Path
+    ) -> tuple[list[list[tuple[int, ...]]], Engine]:
+        """The same by vLLM, which loads the model itself: the one in memory is let go, because two may not fit."""
         check_interpreter(python)
-        request, length, lm = self.request, self.policy.max_new_tokens, self.load(snapshot)
-        prompts = [encoded(lm, test) for test in tests]
-        asked = prepare(lm, list(chain(*prompts)), length, request.processes, request.memory, self.tick)
-        del lm
+        request, flat = self.request, list(chain(*prompts))
+        asked = prepare(
+            self.load(snapshot), flat, self.policy.max_new_tokens, request.processes, request.memory, self.tick
+        )
         self.forget()
         release()
         self.tick("answering (vLLM)", 0, 1)
         found, engine = vllm_answers(python, asked, folder)
-        rest, lm = iter(found), self.load(snapshot)
-        of_each = [list(islice(rest, len(part))) for part in prompts]
-        answers = (scored(lm, test, part, length) for test, part in zip(tests, of_each, strict=True))
-        return tuple(chain(*answers)), engine
+        rest = iter(found)
+        return [list(islice(rest, len(part))) for part in prompts], engine
 
     def anchors(self, snapshot: ModelSnapshot) -> AnchorSets:
         return build_anchors(self.policy, self.load(snapshot), self.request.batch_size, self.request.seed, self.tick)

@@ -113,7 +113,7 @@ def repair(
 
 def _refuse_two_engines(before: Observations, after: Observations) -> None:
     """What differs between two engines would pass for an effect of the remediation."""
-    names = [each.engine.name if each.engine else "transformers" for each in (before, after)]
+    names = [each.engine.name for each in (before, after) if each.engine]
     if len(set(names)) > 1:
         raise IncompleteError(
             f"The original answered through {names[0]} and the remediated model through {names[1]}.",

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,7 @@ def vllm_answers(python: str, asked: Asked, folder: Path) -> tuple[list[tuple[in
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    began = time.monotonic()
     told = _run(python, asked, folder)
     found = [until_stop(ids, asked.stop_ids) for ids in told["answers"]]
     if len(found) != len(asked.prompts):
@@ -129,7 +131,7 @@ def vllm_answers(python: str, asked: Asked, folder: Path) -> tuple[list[tuple[in
             "Leave --vllm out, or take a version of vLLM that knows this model.",
         )
     shutil.rmtree(folder)
-    return found, Engine(name, len(alike), sum(alike))
+    return found, Engine(name, sum(map(len, found)), time.monotonic() - began, len(alike), sum(alike))
 
 
 def _run(python: str, asked: Asked, folder: Path) -> dict[str, Any]:

@@ -86,20 +86,25 @@ class Quality:
 
 @dataclass(frozen=True)
 class Engine:
-    """What answered the gate prompts in place of transformers; of so many checked prompts both began alike."""
+    """What answered the gate prompts, and how fast.
+
+    Attributes:
+        tokens: of all answers.
+        seconds: of wall-clock time, with loading where the engine loads the model itself.
+        checked, equal: where it is not transformers, so many prompts were answered by both, and so many answers of
+            these begin alike.
+    """
 
     name: str
-    checked: int
-    equal: int
+    tokens: int
+    seconds: float
+    checked: int = 0
+    equal: int = 0
 
 
 @dataclass(frozen=True)
 class Observations:
-    """Everything seen of one model in one stage, before any statistics.
-
-    Attributes:
-        engine: None where transformers answered, in the process of the scan.
-    """
+    """Everything seen of one model in one stage, before any statistics."""
 
     answers: tuple[Answer, ...]
     likelihoods: tuple[Likelihood, ...]
