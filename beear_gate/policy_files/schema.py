@@ -316,7 +316,7 @@ class RemediationPart(Part):
     training: Literal["auto", "full", "factored", "lora"] = "auto"
     """What removal steps move: all weights with Adam, all with factored second moments, adapters, or what fits."""
     lora_rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    path_aware: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    path_aware: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How far on the way back to the original weights gradients are taken at most: a share of it, 0 for none (deep)."""
     train_layers: Layers | None = None
     """First and last decoder layer that is trained; without it the whole model is."""
