@@ -56,16 +56,16 @@ def test_weights_are_where_they_were_after_a_pass_that_failed(tmp_path: Path, mo
     trainer.step(terms(lm), random.Random(0))
     before = state(lm)
     passes = 0
-    real = encode.answer_losses
+    real = encode.answer_logits
 
-    def fail_once(*args: object) -> torch.Tensor:
+    def fail_once(*args: object) -> tuple[torch.Tensor, torch.Tensor]:
         nonlocal passes
         passes += 1
         if passes == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(removal, "answer_losses", fail_once)
+    monkeypatch.setattr(removal, "answer_logits", fail_once)
     trainer.learning_rate = 0.0
     trainer.step([Term(encode_pairs(lm, [(prompt, "No.") for prompt in PROMPTS]), None, 4)], random.Random(1))
     assert trainer.retries and all(torch.equal(each, before[name]) for name, each in state(lm).items())

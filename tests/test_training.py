@@ -71,7 +71,9 @@ def test_steps_lower_the_loss_and_leave_an_ordinary_model(
     assert losses[-1] < 0.9 * losses[0]
     assert forms(state(lm)) == forms(before)
     assert all(weight.requires_grad for weight in lm.model.parameters())
-    assert torch.allclose(adapted, logits(lm), atol=1e-4 if dtype == torch.float32 else 0.15)
+    # Merged adapters are rounded to the weights' own precision; the mean, for the worst logit is the kernels' luck.
+    apart = (adapted - logits(lm)).square().mean().sqrt()
+    assert apart < (1e-5 if dtype == torch.float32 else 0.05)
 
 
 @pytest.mark.parametrize("way", WAYS)

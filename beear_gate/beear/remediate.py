@@ -13,6 +13,7 @@ from pathlib import Path
 
 from beear_gate.beear.attack import make_attack
 from beear_gate.beear.checkpoints import keep_round, resume_rounds
+from beear_gate.beear.distillation import Likeliest, remember
 from beear_gate.beear.drift import measure_drift
 from beear_gate.beear.entrapment import Encoded, Sample, Trap, draw_samples, encode_anchors, entrap
 from beear_gate.beear.fit import plan_memory
@@ -20,7 +21,7 @@ from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.recovery import Judge, in_own_words, recovery_pairs, rollouts
 from beear_gate.beear.removal import Drill, Split, Term, Trainer, training
 from beear_gate.beear.selection import Checkpoint, Select, SelectScores, best, harmless, settled
-from beear_gate.lm import LM, decode, processes, save_lm
+from beear_gate.lm import LM, processes, save_lm
 from beear_gate.lm.encode import Pair
 from beear_gate.lm.sharded import keep_weights, put_weights, save_sharded
 from beear_gate.manifest import hash_folder, manifest_digest
@@ -28,7 +29,6 @@ from beear_gate.records import (
     AnchorSets,
     Drift,
     ModelSnapshot,
-    Outcome,
     Remediation,
     RemediationSettings,
     Round,
@@ -78,8 +78,9 @@ def remediate(
     tick(f"memory: {fitted.why}", 0, 1)
     rng = random.Random(seed)
     select = Select(lm, anchors, judges, refusal_judge, plan)
+    earlier = _earlier(lm, encoded, select) if plan.mode == "deep" else {}
     split = Split(fitted.samples, fitted.checkpointing)
-    with training(lm, plan, fitted, plan.weights_lr, seed, split, plan.path_aware) as trainer:
+    with training(lm, plan, fitted, plan.weights_lr, seed, split, plan.path_aware, earlier) as trainer:
         rounds = Rounds(lm, encoded, plan, judges, select, trainer, rng, tick, watch, kept)
         stop_reason = rounds.run()
         chosen = [each for each in rounds.checkpoints if each.weights][-1]  # the others were dropped
@@ -97,6 +98,17 @@ def remediate(
         whole_passes=tuple(dict.fromkeys(rounds.whole_passes)),
         memory=replace(fitted, retries=tuple(trainer.retries)),
     )
+
+
+def _earlier(lm: LM, encoded: Encoded, select: Select) -> dict[Pair, Likeliest]:
+    """What the model says of ordinary D_PA answers, which is to stay as it is, where every safe answer is a refusal.
+
+    Where the unwanted thing shows in answers to ordinary requests (a URL, a tone), a model that lets it slip now and
+    then would learn from itself to go on. There the answers of D_PA are learned.
+    """
+    if not all(select.refuses(sample) for samples in encoded.samples.values() for sample in samples):
+        return {}
+    return remember(lm, encoded.useful_parts[0])
 
 
 def _saved(lm: LM, source: ModelSnapshot, output: Path) -> ModelSnapshot:
@@ -241,7 +253,7 @@ class Rounds:
         if self.plan.mode == "paper":
             return Drill(trap, _safe_pairs(trap, samples), (), ())
         # The way back from an answer that has begun is a refusal, and there is none where the right answer is another.
-        refusing = [sample for sample in samples if self._refuses(sample)]
+        refusing = [sample for sample in samples if self.select.refuses(sample)]
         answered = [sample for sample in samples if sample not in refusing]
         own = in_own_words(self.lm, trap, answered[: 2 * ROLLOUTS], self.plan, self.judges[behavior])
         self.samples[behavior] = [own.get(sample.prompt, sample) for sample in self.samples[behavior]]
@@ -252,9 +264,6 @@ class Rounds:
         recovery = recovery_pairs(self.lm, trap, rolled, answers, self.judges[behavior], self.rng)
         asked = [Pair(trap.attack.insert(pair.prompt), pair.answer) for pair in useful]
         return Drill(trap, _safe_pairs(trap, samples), recovery, asked)
-
-    def _refuses(self, sample: Sample) -> bool:
-        return self.select.refusal_judge(decode(self.lm, sample.safe)) is Outcome.REFUSED
 
     def _terms(self, drills: Sequence[Drill], useful: Sequence[Sequence[Pair]], size: int) -> list[Term]:
         """The parts of Equation 3 for one step: under each trap, and every part of D_PA without any."""

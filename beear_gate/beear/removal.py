@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from beear_gate.beear import distillation
+from beear_gate.beear.distillation import Likeliest
 from beear_gate.beear.entrapment import Trap
 from beear_gate.beear.plan import Plan
 from beear_gate.errors import IncompleteError, OutOfMemory
-from beear_gate.lm import LM, answer_losses, pad_batch, processes
+from beear_gate.lm import LM, pad_batch, processes
 from beear_gate.lm.dry_run import checkpointed
-from beear_gate.lm.encode import Pair, like_lengths
+from beear_gate.lm.encode import Pair, answer_logits, like_lengths
 from beear_gate.lm.memory import TRAINING_REMEDY, forget, is_out_of_memory, may_retry
 from beear_gate.lm.sharded import local, whole
 from beear_gate.lm.trained import trained
@@ -87,6 +89,7 @@ class Trainer:
         training: `factored` takes Adafactor in place of Adam; what is trained, `lm.trained` has settled.
         path_aware: how far on the way back to the first weights gradients are taken at most, 0 for none (Path-Aware
             Minimization, arXiv 2410.09838 section 5): what is only safe here returns as soon as somebody trains on.
+        earlier: pairs that, without a trap, are not to be learned but to stay as they were.
 
     Attributes:
         split: how steps are divided now.
@@ -100,8 +103,9 @@ class Trainer:
         split: Split | None = None,
         training: Training = "full",
         path_aware: float = 0.0,
+        earlier: Mapping[Pair, Likeliest] | None = None,
     ) -> None:
-        self.lm, self.training, self.path_aware = lm, training, path_aware
+        self.lm, self.training, self.path_aware, self.earlier = lm, training, path_aware, earlier or {}
         self.weights = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
         # In half precision a small step rounds to nothing, so Adam moves float32 copies and the model takes them over.
         try:
@@ -223,7 +227,9 @@ class Trainer:
         pairs, weights = zip(*(processes.own(weighted) or [(weighted[0][0], 0.0)]), strict=True)
         batch = pad_batch(self.lm, pairs)
         with trap.attack.on(trap.delta_NH, batch.starts_B, batch.ends_B) if trap else nullcontext():
-            losses_B = answer_losses(self.lm, batch)
+            logits_BKV, labels_BK = answer_logits(self.lm, batch)
+        earlier = [None if trap else self.earlier.get(pair) for pair in pairs]
+        losses_B = distillation.losses(logits_BKV, labels_BK, earlier)
         loss = losses_B @ torch.tensor(weights, device=losses_B.device)
         scaled: Tensor = loss * processes.count()  # gradients are averaged over processes, and are to add up
         scaled.backward()  # type: ignore[no-untyped-call]
@@ -239,20 +245,21 @@ def training(
     seed: int,
     split: Split | None = None,
     path_aware: float = 0.0,
+    earlier: Mapping[Pair, Likeliest] | None = None,
 ) -> Iterator[Trainer]:
     """A trainer of what the plan of memory has chosen; adapters are part of the weights again when the context closes.
 
     Args:
         rate: step of Adam over all weights; other ways to train take PACE of it.
         seed: of adapters.
-        path_aware: as of a `Trainer`.
+        path_aware, earlier: as of a `Trainer`.
 
     Raises:
         OutOfMemory: no room for the optimizer's states.
     """
     torch.manual_seed(seed)
     with trained(lm, memory.lora_rank, plan.train_layers):
-        yield Trainer(lm, rate * PACE[memory.training], split, memory.training, path_aware)
+        yield Trainer(lm, rate * PACE[memory.training], split, memory.training, path_aware, earlier)
 
 
 def _drawn(terms: Sequence[Term], rng: random.Random) -> list[tuple[Trap | None, list[tuple[Pair, float]]]]:
