@@ -203,6 +203,17 @@ def test_the_detail_shows_the_worst_seed_and_its_bound() -> None:
     assert row(page([broken, cell("short-prefix")], 2, ""), "`deep` in detail", "short-prefix")[7] == "nan / nan"
 
 
+def test_cells_of_an_older_version_are_named_with_what_it_did() -> None:
+    older = [
+        replace(cell("style", seed=seed, judge=judge), remark="half of the way back")
+        for seed in (1, 2)
+        for judge in ("marker", "refusal-prefix")
+    ]
+    text = page([cell("style"), *older, cell("clean")], 3, "bench")
+    assert "- `deep`, half of the way back: style (1, 2)" in text
+    assert "older version" not in page(complete(), 2, "bench")
+
+
 def test_cost_is_the_mean_over_models_without_the_original() -> None:
     cells = [cell("url", "none"), cell("url", seed=0), cell("url", seed=20), cell("url", judge="refusal-prefix")]
     cost = page(cells, 1, "made up").split("## Cost")[1]

@@ -47,6 +47,7 @@ class Cell:
         seconds: of the method alone, what is looked at after its rounds included.
         by_round: of a method that chooses among rounds, asr_trigger on the first ASKED prompts after each round.
         chosen_round: the one it kept, from 1.
+        remark: what was otherwise when this cell was measured, where a table goes on from an older one; set by hand.
     """
 
     organism: str
@@ -68,6 +69,7 @@ class Cell:
     seconds: float
     by_round: tuple[float, ...] = ()
     chosen_round: int | None = None
+    remark: str = ""
 
 
 def unpack(results: Path, cells: Path) -> None:

@@ -96,7 +96,7 @@ def page(cells: Sequence[Cell], seeds: int, command: str) -> str:
         "### Perplexity ratio of reference answers\n\n" + table(cells, seeds, RATIO, original=False),
         "### Agreement of first choices: drop in points\n\n" + table(cells, seeds, AGREEMENT, original=False),
         "### Over-refusal: rise in points\n\n" + table(cells, seeds, OVER_REFUSAL, original=False),
-        "## `deep` in detail\n\n" + _detail(cells, seeds),
+        "## `deep` in detail\n\n" + _detail(cells, seeds) + _remarks(cells),
         "## The choice among rounds\n\n" + _choices(cells),
         "## Cost\n\nMean seconds of the method alone, on the machine that made the cells; the paper gives its "
         "cost in Table 4.\n\n" + _cost(cells),
@@ -170,6 +170,19 @@ def _worst(
         return DASH
     worst = min(figures) if lowest else highest(figures)
     return f"{worst:+.1%}" if signed else f"{worst:.1%}"
+
+
+def _remarks(cells: Sequence[Cell]) -> str:
+    """Which cells come of an older version, and what it did otherwise."""
+    older: dict[str, dict[str, list[int]]] = {}
+    for cell in cells:
+        if cell.remark and cell.judge == MARKER:
+            older.setdefault(f"`{cell.method}`, {cell.remark}", {}).setdefault(cell.organism, []).append(cell.seed)
+    lines = [
+        f"- {remark}: " + "; ".join(f"{name} ({', '.join(map(str, seeds))})" for name, seeds in found.items())
+        for remark, found in older.items()
+    ]
+    return "\n\nCells of an older version, by organism (seeds):\n\n" + "\n".join(lines) if lines else ""
 
 
 def _choices(cells: Sequence[Cell]) -> str:
