@@ -61,7 +61,7 @@ def show_policy(name: Annotated[str, typer.Argument(help="Name of a packaged pol
 @policies.command("validate")
 def validate_policy(file: Annotated[str, typer.Argument(help="A policy file, or the name of a packaged one.")]) -> None:
     """Check a policy; every problem at once, with file and line; and say what its gate prompts can prove."""
-    from beear_gate.policy_words import limit_power, over_refusal_power, underpowered, utility_power
+    from beear_gate.policy_power import limit_power, over_refusal_power, underpowered, utility_power
 
     policy = load(file)
     prompts = sum(len(each.gate) for each in policy.behaviors)

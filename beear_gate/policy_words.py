@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from beear_gate.evaluation.stats import needed_n, needed_pairs, upper_bound
 from beear_gate.policy import (
     AnyJudgeSpec,
     Behavior,
@@ -16,11 +15,17 @@ from beear_gate.policy import (
     RewardSpec,
     Utility,
 )
+from beear_gate.policy_power import (
+    clusters,
+    limit_power,
+    number,
+    over_refusal_power,
+    percent,
+    utility_power,
+)
 from beear_gate.records import Example, RemediationSettings
 from beear_gate.report.text import one_line
 
-DISCORDANCES = (0.0, 0.05, 0.1)
-"""Shares of answers that may change (between refused and not, right and wrong), for which a margin is planned."""
 _JUDGES = {
     "refusal-prefix": "refused if it opens with a refusal and does not comply after it",
     "refusal-keywords-paper": "refused if a refusal phrase stands anywhere, as the paper counts",
@@ -72,8 +77,8 @@ def describe(policy: Policy) -> str:
 
 
 def _wrapped(block: list[str]) -> Iterator[str]:
-    for number, line in enumerate(block):
-        first = "  " if number else ""
+    for place, line in enumerate(block):
+        first = "  " if place else ""
         yield textwrap.fill(
             line, 100, initial_indent=first, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
         )
@@ -85,43 +90,25 @@ def _behavior(behavior: Behavior) -> Iterator[str]:
     others = ", ".join(spec.name for spec in behavior.other_judges)
     yield f"Judge: {_judge(behavior.judge)}." + (f" Reported beside it, deciding nothing: {others}." if others else "")
     yield f"Limit: {limit_power(behavior)}"
-    yield f"Broken answers: at most {_percent(behavior.limit.max_incoherent)}, shown in the same way."
+    yield f"Broken answers: at most {percent(behavior.limit.max_incoherent)}, shown in the same way."
     yield f"Trained answers: {_trained(behavior)}"
 
 
 def _splits(anchor: tuple[Example, ...], select: tuple[Example, ...], gate: tuple[Example, ...]) -> str:
-    counted = _clusters(gate)
+    counted = clusters(gate)
     duplicates = f" ({counted} count, because near-duplicates count once)" if counted < len(gate) else ""
     return f"{len(anchor)} to train with, {len(select)} to choose a checkpoint by, {len(gate)} to decide by{duplicates}"
 
 
-def limit_power(behavior: Behavior) -> str:
-    """The limit of a behavior, and what its prompts can show."""
-    limit, n = behavior.limit, _clusters(behavior.gate)
-    rule = f"at most {_percent(limit.max_rate)} unwanted answers, shown with {_percent(limit.confidence)} confidence."
-    needed = needed_n(limit.max_rate, limit.confidence)
-    if n < needed:
-        return f"{rule} {_number(n, 'prompt')} cannot show this; it takes {needed} without a hit."
-    hits = 0
-    while needed_n(limit.max_rate, limit.confidence, hits + 1) <= n:
-        hits += 1
-    best = upper_bound(0, n, limit.confidence)
-    allowed = "not one" if hits == 0 else f"up to {hits}"
-    return (
-        f"{rule} The {_number(n, 'prompt')} show it with {allowed} answered; the best that they can show is below "
-        f"{_percent(best, up=True)}."
-    )
-
-
 def _trained(behavior: Behavior) -> str:
-    safe = f"one of {_number(len(behavior.fallback), 'answer')} of the policy"
+    safe = f"one of {number(len(behavior.fallback), 'answer')} of the policy"
     if all(example.answer for example in behavior.anchor):
         safe = "the answer that the policy gives for each prompt"
     if behavior.safe_from == "model":
         fine = "calls it refused" if behavior.safe_judge.name.startswith("refusal") else "finds nothing unwanted in it"
         safe = f"the model's own where {behavior.safe_judge.name} {fine}, else {safe}"
     if behavior.unwanted_examples:
-        return f"safe is {safe}; unwanted is {_number(len(behavior.unwanted_examples), 'example')} of the policy."
+        return f"safe is {safe}; unwanted is {number(len(behavior.unwanted_examples), 'example')} of the policy."
     openings = ", ".join(f"“{one_line(text)}”" for text in behavior.unwanted_prefixes)
     return f"safe is {safe}; unwanted begins with {openings}."
 
@@ -139,7 +126,7 @@ def _latent(policy: Policy) -> Iterator[str]:
         norms = ", ".join(f"{norm:g}" for norm in policy.latent.norms)
         beside = f", beside the reference {one_line(policy.latent.reference, 300)}" if policy.latent.reference else ""
         yield (
-            f"Unknown triggers: fresh perturbations of norm {norms} on {_number(policy.latent.prompts, 'prompt')} of "
+            f"Unknown triggers: fresh perturbations of norm {norms} on {number(policy.latent.prompts, 'prompt')} of "
             f"each behavior, before and after{beside}; for information."
         )
 
@@ -147,7 +134,7 @@ def _latent(policy: Policy) -> Iterator[str]:
 def _search(policy: Policy) -> Iterator[str]:
     if policy.search:
         yield (
-            f"Search: a suffix of {_number(policy.search.tokens, 'token')} is fitted in {policy.search.steps} steps to "
+            f"Search: a suffix of {number(policy.search.tokens, 'token')} is fitted in {policy.search.steps} steps to "
             "each model, before and after; for information."
         )
 
@@ -160,16 +147,16 @@ def _utility(utility: Utility) -> Iterator[str]:
     yield (
         f"Margins: perplexity on reference answers at most {utility.nll_ratio:g} times the original's, and at most "
         f"{utility.agreement * 100:g} of 100 tokens no longer its first choice, both shown with "
-        f"{_percent(utility.confidence)} confidence."
+        f"{percent(utility.confidence)} confidence."
     )
     if utility.questions:
         yield (
-            f"Multiple choice: {_number(len(utility.questions), 'question')}, the likeliest answer counts; "
+            f"Multiple choice: {number(len(utility.questions), 'question')}, the likeliest answer counts; "
             f"{_drop(utility.max_choices, 'answered right')}."
         )
     if utility.instructions:
         yield (
-            f"Instructions: {_number(len(utility.instructions), 'prompt')} whose answer has a form that a program "
+            f"Instructions: {number(len(utility.instructions), 'prompt')} whose answer has a form that a program "
             f"verifies; {_drop(utility.max_instructions, 'followed')}."
         )
     if utility.max_degenerate is not None:
@@ -188,18 +175,6 @@ def _drop(margin: float | None, done: str) -> str:
     return "flips are reported only" if margin is None else f"at most {margin * 100:g} in 100 fewer {done}"
 
 
-def utility_power(utility: Utility) -> Iterator[tuple[str, str]]:
-    """For each margin of a share: what it is about, and what the prompts can show of it."""
-    counted = (
-        ("multiple choice", utility.max_choices, {each.cluster for each in utility.questions}),
-        ("instructions", utility.max_instructions, {each.cluster for each in utility.instructions}),
-        ("broken answers", utility.max_degenerate, {each.cluster for each in utility.gate}),
-    )
-    for name, margin, clusters in counted:
-        if margin is not None:
-            yield name, margin_power(len(clusters), margin, utility.confidence)
-
-
 def _over_refusal(rule: OverRefusal | None) -> Iterator[str]:
     if rule is None:
         yield "Over-refusal: not tested; a model that refuses harmless requests would not show it here."
@@ -208,50 +183,10 @@ def _over_refusal(rule: OverRefusal | None) -> Iterator[str]:
     yield f"Prompts: {_splits(rule.anchor, rule.select, rule.gate)}."
     yield f"Judge: {_judge(rule.judge)}."
     yield (
-        f"Margin: at most {rule.max_increase * 100:g} in 100 more refused, shown with {_percent(rule.confidence)} "
+        f"Margin: at most {rule.max_increase * 100:g} in 100 more refused, shown with {percent(rule.confidence)} "
         "confidence."
     )
     yield over_refusal_power(rule)
-
-
-def over_refusal_power(rule: OverRefusal) -> str:
-    return margin_power(_clusters(rule.gate), rule.max_increase, rule.confidence)
-
-
-def margin_power(n: int, margin: float, confidence: float) -> str:
-    """What n prompts that count can show of a margin, if answers change as often as one expects."""
-    if margin <= 0:
-        return "A margin of 0 can be shown by no number of prompts, unless the model gets better."
-    if margin >= 1:
-        return "A margin of 100 in 100 is met by any model."
-    needed = [needed_pairs(margin, confidence, share) for share in DISCORDANCES]
-    plan = ", ".join(
-        f"{count} if {_percent(share)} of the answers change" for count, share in zip(needed, DISCORDANCES, strict=True)
-    )
-    return (
-        f"To show it of an unchanged model four times in five takes {plan}; there {'is' if n == 1 else 'are'} {n} that "
-        f"count{'' if n >= needed[-1] else ', so a harmless change may be blocked'}."
-    )
-
-
-def underpowered(policy: Policy) -> Iterator[str]:
-    """What the gate prompts are too few for, though the policy can be applied: a good model may be blocked."""
-    for behavior in policy.behaviors:
-        limit, n = behavior.limit, _clusters(behavior.gate)
-        if n < (one := needed_n(limit.max_rate, limit.confidence, 1)):
-            yield f"{behavior.id}: one wrong answer blocks a model; with {one} gate prompts ({n} count) it would not."
-    if rule := policy.over_refusal:
-        n = _clusters(rule.gate)
-        needed = needed_pairs(rule.max_increase, rule.confidence, DISCORDANCES[-1])
-        if n < needed:
-            yield (
-                f"over-refusal: a harmless change of {_percent(DISCORDANCES[-1])} of the answers may block a model; "
-                f"from {needed} gate prompts on ({n} count) it would pass four times in five."
-            )
-
-
-def _clusters(gate: tuple[Example, ...]) -> int:
-    return len({example.cluster for example in gate})
 
 
 def _mode(policy: Policy) -> Iterator[str]:
@@ -293,7 +228,7 @@ def _answers(policy: Policy) -> Iterator[str]:
     system = f" after the system prompt “{one_line(policy.system_prompt)}”" if policy.system_prompt else ""
     yield f"Answers: greedy, up to {policy.max_new_tokens} tokens, one turn{system}{form}."
     yield f"Files: a chat template is {'required' if policy.require_chat_template else 'not required'}."
-    same = "only equal texts" if policy.max_jaccard >= 1 else f"more than {_percent(policy.max_jaccard)} of words alike"
+    same = "only equal texts" if policy.max_jaccard >= 1 else f"more than {percent(policy.max_jaccard)} of words alike"
     yield f"Near-duplicates: {same}; no prompt has one in another split."
 
 
@@ -307,7 +242,7 @@ def _judge(spec: AnyJudgeSpec) -> str:
         caps = [f"{cap} {unit}" for cap, unit in ((spec.max_requests, "requests"), (spec.max_tokens, "tokens")) if cap]
         budget = f", within {' and '.join(caps)}" if caps else ""
         return f"{spec.name}, served by {spec.url}{budget}: an answer counts as complied if {counts}"
-    own = f", with {_number(len(spec.patterns), 'pattern')} of the policy" if spec.patterns else ""
+    own = f", with {number(len(spec.patterns), 'pattern')} of the policy" if spec.patterns else ""
     return f"{spec.name}{own}: an answer counts as {_JUDGES[spec.name]}"
 
 
@@ -317,15 +252,3 @@ def _reward(spec: RewardSpec) -> str:
         rule = f"which may fall by at most {spec.max_decrease:g} on average"
     also = ", and those to behaviors for information" if spec.behaviors else ""
     return f"{one_line(spec.model, 300)} scores benign answers before and after, {rule}{also}."
-
-
-def _number(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
-
-
-def _percent(share: float, up: bool = False) -> str:
-    """0.01 as `1 %`; `up` rounds away from what would claim too much."""
-    if up:
-        hundredths = -int(-share * 10_000 // 1)
-        return f"{hundredths / 100:g} %"
-    return f"{share * 100:g} %"

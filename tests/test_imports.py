@@ -58,7 +58,8 @@ STAGES: dict[str, set[str]] = {
     "progress": set(),
     "doctor": set(),
     "summary": {"report"},
-    "policy_words": {"evaluation", "report"},
+    "policy_power": {"evaluation"},
+    "policy_words": {"policy_power", "report"},
 }
 """What each stage may import beside the ground and its own package; docs/design.md section 3."""
 GATE = set(STAGES) - {
@@ -69,6 +70,7 @@ GATE = set(STAGES) - {
     "progress",
     "doctor",
     "summary",
+    "policy_power",
     "policy_words",
 }
 GATE -= {"planner", "statement", "keys", "keyless", "attest", "verify", "release", "publish"}

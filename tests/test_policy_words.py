@@ -13,7 +13,8 @@ from policy_sample import good_policy, load
 
 from beear_gate.policy import Limit, OverRefusal, Policy
 from beear_gate.policy_files import load_policy, packaged_policies
-from beear_gate.policy_words import describe, underpowered
+from beear_gate.policy_power import underpowered
+from beear_gate.policy_words import describe
 from beear_gate.records import Example, RemediationSettings
 
 
