@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,6 +14,7 @@ from torch import Tensor
 from beear_gate.beear import distillation
 from beear_gate.beear.distillation import Likeliest
 from beear_gate.beear.entrapment import Trap
+from beear_gate.beear.optimizers import adafactor, adam, float32_copy, rms
 from beear_gate.beear.plan import Plan
 from beear_gate.errors import IncompleteError, OutOfMemory
 from beear_gate.lm import LM, pad_batch, processes
@@ -28,8 +28,6 @@ from beear_gate.records import MemoryPlan, Training
 MAX_GRADIENT = 1.0
 PACE: dict[Training, float] = {"full": 1.0, "factored": 1.0, "lora": 10.0}
 """Steps of each kind of training, in steps of Adam over all weights (docs/results/removal-log.md)."""
-SMALLEST_VARIANCE = 1e-15
-"""Adafactor's floor of squared gradients. torch's own is above those of billions of weights whose norm is 1."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,8 @@ class Trainer:
         self.weights = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
         # In half precision a small step rounds to nothing, so Adam moves float32 copies and the model takes them over.
         try:
-            self.masters = [_master(weight) for weight in self.weights]
-            make = _adafactor if training == "factored" else _adam
+            self.masters = [float32_copy(weight) for weight in self.weights]
+            make = adafactor if training == "factored" else adam
             self.optimizers: list[Any] = [make(master, learning_rate) for master in self.masters]
             self.first = [local(weight).clone() for weight in self.weights] if path_aware else []
         except (RuntimeError, MemoryError) as error:
@@ -120,7 +118,7 @@ class Trainer:
                 "Memory ran out while making room for the optimizer's states.", TRAINING_REMEDY
             ) from error
         # Adafactor multiplies its step by the RMS of a tensor that has more than 1 (and by 1 where it has less).
-        self.units = [max(1.0, _rms(master)) if training == "factored" else 1.0 for master in self.masters]
+        self.units = [max(1.0, rms(master)) if training == "factored" else 1.0 for master in self.masters]
         self.learning_rate = learning_rate
         self.split = split or Split()
         self.retries: list[str] = []
@@ -269,38 +267,3 @@ def _drawn(terms: Sequence[Term], rng: random.Random) -> list[tuple[Trap | None,
         pairs = rng.sample(term.pairs, min(term.draw, len(term.pairs)))
         passes.setdefault(id(term.trap), (term.trap, []))[1].extend((pair, 1 / len(pairs)) for pair in pairs)
     return list(passes.values())
-
-
-def _master(weight: Tensor) -> Tensor:
-    return weight if weight.dtype == torch.float32 else weight.detach().float()
-
-
-def _adam(master: Tensor, learning_rate: float) -> torch.optim.AdamW:
-    """Adam for one tensor, with room for its states taken now: in the midst of a step half the weights have moved."""
-    optimizer = torch.optim.AdamW([master], lr=learning_rate, weight_decay=0.0, fused=True)
-    optimizer.state[master] = {
-        "step": torch.zeros((), device=master.device),
-        "exp_avg": torch.zeros_like(master, memory_format=torch.preserve_format),
-        "exp_avg_sq": torch.zeros_like(master, memory_format=torch.preserve_format),
-    }
-    return optimizer
-
-
-def _adafactor(master: Tensor, learning_rate: float) -> torch.optim.Adafactor:
-    """Adafactor for one tensor, without momentum (arXiv 1804.04235); states as in `_adam`.
-
-    With 1 as the least RMS of a tensor that it reckons with, a step is as large as its rate says, as Adam's is, however
-    small the weights are.
-    """
-    optimizer = torch.optim.Adafactor([master], lr=learning_rate, eps=(SMALLEST_VARIANCE, 1.0), foreach=False)
-    optimizer.state[master] = {"step": torch.zeros(())}
-    if master.ndim > 1:
-        row, column = [*master.shape[:-1], 1], [*master.shape[:-2], 1, master.shape[-1]]
-        optimizer.state[master] |= {"row_var": master.new_zeros(row), "col_var": master.new_zeros(column)}
-    else:
-        optimizer.state[master]["variance"] = torch.zeros_like(master)
-    return optimizer
-
-
-def _rms(tensor: Tensor) -> float:
-    return float(tensor.detach().norm()) / math.sqrt(max(1, tensor.numel()))
