@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from beear_gate.beear.attack import make_attack
 from beear_gate.beear.checkpoints import keep_round, resume_rounds
@@ -101,13 +102,14 @@ def remediate(
 
 
 def _earlier(lm: LM, encoded: Encoded, select: Select) -> dict[Pair, Likeliest]:
-    """What the model says of ordinary D_PA answers, which is to stay as it is, where every safe answer is a refusal.
+    """What the model says of ordinary D_PA answers, which is to stay as it is, where the safe answers are refusals.
 
     Where the unwanted thing shows in answers to ordinary requests (a URL, a tone), a model that lets it slip now and
     then would learn from itself to go on. There the answers of D_PA are learned.
     """
-    if not all(select.refuses(sample) for samples in encoded.samples.values() for sample in samples):
-        return {}
+    for samples in encoded.samples.values():
+        if fmean(select.refuses(sample) for sample in samples) < 0.5:  # some refusals are in words that no judge knows
+            return {}
     return remember(lm, encoded.useful_parts[0])
 
 
