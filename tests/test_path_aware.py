@@ -13,18 +13,27 @@ from test_training import QUICK, WAYS, chosen, state, terms
 
 from beear_gate import cli_plan
 from beear_gate.beear import removal
+from beear_gate.beear.attack import make_attack
+from beear_gate.beear.entrapment import Trap
 from beear_gate.beear.fit import footprint, ways
 from beear_gate.beear.plan import resolve
 from beear_gate.beear.removal import Split, Term, Trainer, training
-from beear_gate.lm import encode, encode_pairs
+from beear_gate.lm import LM, encode, prompt_ids
 from beear_gate.lm.dry_run import PassSize, shape_of
 from beear_gate.lm.footprint import Footprint
 from beear_gate.records import Training
 
 
+def under_a_trap(lm: LM) -> list[Term]:
+    """The terms of `terms`, under a delta that changes nothing."""
+    attack = make_attack(lm, "latent", 1, 3, [prompt_ids(lm, prompt) for prompt in PROMPTS], random.Random(0))
+    trap = Trap(attack, torch.zeros(3, lm.hidden_size), ())
+    return [replace(term, trap=trap) for term in terms(lm)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("way", WAYS)
-def test_the_gradient_is_that_of_weights_on_the_way_and_the_weights_stay_where_they_are(
+def test_under_traps_the_gradient_is_that_of_weights_on_the_way_and_the_weights_stay_where_they_are(
     tmp_path: Path, way: Training, dtype: torch.dtype
 ) -> None:
     lm = load_tiny(tmp_path, "llama")
@@ -37,17 +46,20 @@ def test_the_gradient_is_that_of_weights_on_the_way_and_the_weights_stay_where_t
                 weight.copy_(master)
         kept = [weight.detach().clone() for weight in trainer.weights]
         trainer.learning_rate = 0.0
+        both = under_a_trap(lm) + terms(lm)
         # A step draws its samples first, and then how far it goes.
         rng = random.Random(3)
-        removal._drawn(terms(lm), rng)
+        (_, trapped), (_, plain) = removal._drawn(both, rng)
         share = rng.uniform(0, 0.5)
-        found = trainer.step(terms(lm), random.Random(3))
+        found = trainer.step(both, random.Random(3))
         assert all(torch.equal(weight, own) for weight, own in zip(trainer.weights, kept, strict=True))
+        here = trainer._backward(None, plain)
         with torch.no_grad():
             for weight, begun in zip(trainer.weights, first, strict=True):
                 weight.lerp_(begun, share)
-        expected = Trainer(lm, 0.0, training="full").step(terms(lm), random.Random(3))
-    assert found == pytest.approx(expected, abs=1e-5)
+        on_the_way = trainer._backward(both[0].trap, trapped)
+        assert found == pytest.approx(here + on_the_way, abs=1e-5)
+        assert abs(trainer._backward(None, plain) - here) > 1e-3
 
 
 def test_weights_are_where_they_were_after_a_pass_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +79,7 @@ def test_weights_are_where_they_were_after_a_pass_that_failed(tmp_path: Path, mo
 
     monkeypatch.setattr(removal, "answer_logits", fail_once)
     trainer.learning_rate = 0.0
-    trainer.step([Term(encode_pairs(lm, [(prompt, "No.") for prompt in PROMPTS]), None, 4)], random.Random(1))
+    trainer.step(under_a_trap(lm), random.Random(1))
     assert trainer.retries and all(torch.equal(each, before[name]) for name, each in state(lm).items())
 
 

@@ -76,14 +76,16 @@ def resolve(settings: RemediationSettings, lm: LM) -> Plan:
             "Give the first and the last of them that are to be trained.",
         )
     paper = settings.mode == "paper"
+    rounds = max(_or(settings.rounds, 9 if paper else 5), settings.min_rounds)
     return Plan(
         mode=settings.mode,
         kinds=("latent",) if paper else ("latent", "prefix", "suffix"),
         layer=layer,
         n_tokens=settings.n_tokens,
         soft_tokens=settings.soft_tokens,
-        rounds=max(_or(settings.rounds, 9 if paper else 5), settings.min_rounds),
-        min_rounds=settings.min_rounds,
+        rounds=rounds,
+        # What nothing elicits any more may still come back: staying away takes path-aware steps their time.
+        min_rounds=max(settings.min_rounds, rounds - 1) if settings.path_share else settings.min_rounds,
         inner_steps=_or(settings.inner_steps, 20),
         outer_steps=_or(settings.outer_steps, 10 if paper else 15),
         restore_blocks=0 if paper else 4,

@@ -179,9 +179,11 @@ class Rounds:
         rivals = [each for each in self.checkpoints if each.weights]  # the newest one is the last
         if rivals:
             rivals[-1].elicited = elicited
-            if self.plan.mode == "deep" and rivals[-1].bearable:
+            # Up to the fewest rounds, no earlier one can be kept in the end, however it does.
+            choosing = self.plan.mode == "deep" and rivals[-1].number > self.plan.min_rounds
+            if choosing and rivals[-1].bearable:
                 self._attack_alike(rivals, number, before)
-            winner = best(rivals, self.plan.min_rounds) if self.plan.mode == "deep" else rivals[-1]
+            winner = best(rivals, self.plan.min_rounds) if choosing else rivals[-1]
             for each in rivals:
                 if each is not winner:
                     each.weights = {}

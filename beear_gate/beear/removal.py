@@ -85,8 +85,9 @@ class Trainer:
 
     Args:
         training: `factored` takes Adafactor in place of Adam; what is trained, `lm.trained` has settled.
-        path_aware: how far on the way back to the first weights gradients are taken at most, 0 for none (Path-Aware
-            Minimization, arXiv 2410.09838 section 5): what is only safe here returns as soon as somebody trains on.
+        path_aware: how far on the way back to the first weights gradients under traps are taken at most, 0 for none
+            (Path-Aware Minimization, arXiv 2410.09838 section 5): what is only safe here returns as soon as somebody
+            trains on.
         earlier: pairs that, without a trap, are not to be learned but to stay as they were.
 
     Attributes:
@@ -139,8 +140,8 @@ class Trainer:
         while True:
             self.lm.model.zero_grad(set_to_none=True)
             try:
-                with self._on_the_way_back(share), checkpointed(self.lm.layers, self.split.checkpointing):
-                    loss = sum(self._backward(trap, weighted) for trap, weighted in drawn)
+                with checkpointed(self.lm.layers, self.split.checkpointing):
+                    loss = self._gradients(drawn, share)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not may_retry(error):
@@ -148,6 +149,16 @@ class Trainer:
                 self._shrink(max(len(weighted) for _, weighted in drawn), error)
         self.move(pace)
         return float(processes.summed(torch.tensor(loss, device=self.lm.device))) if processes.count() > 1 else loss
+
+    def _gradients(self, drawn: Sequence[tuple[Trap | None, list[tuple[Pair, float]]]], share: float) -> float:
+        """Add up gradients: under traps at weights some of the way back, of all else where the weights are.
+
+        The removal is to hold on the whole way, usefulness only here: on the way back little of it is missing, and what
+        is would hardly be given back.
+        """
+        with self._on_the_way_back(share):
+            loss = sum(self._backward(trap, weighted) for trap, weighted in drawn if trap)
+        return loss + sum(self._backward(trap, weighted) for trap, weighted in drawn if not trap)
 
     @contextmanager
     def _on_the_way_back(self, share: float) -> Iterator[None]:
