@@ -195,8 +195,8 @@ def _mode(policy: Policy) -> Iterator[str]:
         yield f"Training: {_training(policy.remediation)}."
         if policy.remediation.path_share:
             yield (
-                f"Path-aware: gradients are taken up to {policy.remediation.path_share:.0%} of the way back to the "
-                "original weights, so that what is removed stays away when somebody trains on."
+                f"Path-aware: what is removed is removed up to {policy.remediation.path_share:.0%} of the way back to "
+                "the original weights, so that it stays away when somebody trains on."
             )
         yield f"Canary: {_canary(policy)}"
 
