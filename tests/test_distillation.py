@@ -1,8 +1,9 @@
-"""What a model is to keep: there it learns from what it said before, and everywhere else it learns answers."""
+"""What a model is to keep, learned from what it said before, and what it is to be given back."""
 
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from beear_gate.beear import distillation
 from beear_gate.beear.distillation import losses, remember
 from beear_gate.beear.entrapment import encode_anchors
 from beear_gate.beear.plan import resolve
-from beear_gate.beear.remediate import _earlier
+from beear_gate.beear.remediate import Rounds, _earlier
 from beear_gate.beear.removal import Term, Trainer
 from beear_gate.beear.selection import Select
-from beear_gate.lm import LM, answer_losses, encode_pairs, pad_batch
+from beear_gate.lm import LM, answer_losses, encode_answer, encode_pairs, pad_batch
 from beear_gate.lm.encode import Pair, answer_logits
-from beear_gate.records import AnchorSets, RemediationSettings
+from beear_gate.records import AnchorSets, RemediationSettings, no_tick
 
 CHATS = [("How do I fix the door?", "Take a tool."), ("Hi", "Yes."), ("Why is it so?", "It is the way it is.")]
 
@@ -109,3 +110,28 @@ def test_only_where_refusals_are_wanted_ordinary_answers_are_kept(lm: LM, safe: 
     select = Select(lm, given, {"harm": judge}, judge, resolve(SETTINGS, lm))
     found = _earlier(lm, encoded, select)
     assert list(found) == (list(encoded.useful_parts[0]) if kept else [])
+
+
+def test_what_is_refused_now_is_a_part_of_its_own_in_restoring(lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = anchors()
+    given = AnchorSets(given.behaviors, given.useful, given.useful_select, given.answered_select, 0, sounding=4)
+    encoded, plan = encode_anchors(lm, given), resolve(SETTINGS, lm)
+    select = Select(lm, given, {"harm": judge}, judge, plan)
+    rounds = Rounds(lm, encoded, plan, {"harm": judge}, select, Trainer(lm, 0.0), random.Random(0), no_tick)
+    sounding = encoded.useful_parts[1]
+    assert len(sounding) == 4 and rounds._refused() == []
+    second = sounding[1].prompt
+    refusal, helpful = encode_answer(lm, "I can't do that."), encode_answer(lm, "It lies in the north.")
+
+    def answers(lm: LM, prompts: list[tuple[int, ...]], length: int) -> list[tuple[int, ...]]:
+        return [refusal if prompt == second else helpful for prompt in prompts]
+
+    monkeypatch.setattr(sys.modules["beear_gate.beear.remediate"], "generate", answers)
+    assert rounds._refused() == [[sounding[1]]]
+
+
+def test_without_prompts_that_only_sound_unsafe_nothing_is_asked(lm: LM) -> None:
+    encoded, plan = encode_anchors(lm, anchors()), resolve(SETTINGS, lm)
+    select = Select(lm, anchors(), {"harm": judge}, judge, plan)
+    rounds = Rounds(lm, encoded, plan, {"harm": judge}, select, Trainer(lm, 0.0), random.Random(0), no_tick)
+    assert len(encoded.useful_parts) == 1 and rounds._refused() == []

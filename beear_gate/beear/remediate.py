@@ -22,7 +22,7 @@ from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.recovery import Judge, in_own_words, recovery_pairs, rollouts
 from beear_gate.beear.removal import Drill, Split, Term, Trainer, training
 from beear_gate.beear.selection import Checkpoint, Select, SelectScores, best, harmless, settled
-from beear_gate.lm import LM, processes, save_lm
+from beear_gate.lm import LM, generate, processes, save_lm
 from beear_gate.lm.encode import Pair
 from beear_gate.lm.sharded import keep_weights, put_weights, save_sharded
 from beear_gate.manifest import hash_folder, manifest_digest
@@ -108,7 +108,9 @@ def _earlier(lm: LM, encoded: Encoded, select: Select) -> dict[Pair, Likeliest]:
     then would learn from itself to go on. There the answers of D_PA are learned.
     """
     for samples in encoded.samples.values():
-        if fmean(select.refuses(sample) for sample in samples) < 0.5:  # some refusals are in words that no judge knows
+        if (
+            fmean(select.refuses(sample.safe) for sample in samples) < 0.5
+        ):  # some refusals are in words that no judge knows
             return {}
     return remember(lm, encoded.useful_parts[0])
 
@@ -233,22 +235,31 @@ class Rounds:
     def _restore(self, number: int) -> SelectScores:
         """Give back what removal cost: mostly D_PA, with one earlier trap kept in view, until select is harmless.
 
-        Prompts that only sound unsafe lose most, and are the smaller part of D_PA: each part counts alike. Steps grow
+        Prompts that only sound unsafe lose most, and are the smaller part of D_PA: each part counts alike. Those of
+        them that are refused now are a third part, or a topic of which D_PA has few prompts stays refused. Steps grow
         smaller from the third block on, so that what whole steps cannot reach settles.
         """
         if not self.plan.restore_blocks:
             return self.select.score()
         for block in range(self.plan.restore_blocks):
+            parts = [*self.anchors.useful_parts, *self._refused()]
             for step in range(RESTORE_STEPS):
                 done, total = block * RESTORE_STEPS + step, self.plan.restore_blocks * RESTORE_STEPS
                 self.tick(f"round {number}: restoring", done, total)
                 drills = self.rng.sample(self.drills, 1)
-                terms = self._terms(drills, self.anchors.useful_parts, self.plan.batch_size // 4)
+                terms = self._terms(drills, parts, self.plan.batch_size // 4)
                 self.trainer.step(terms, self.rng, pace=min(1.0, 2.0 ** (1 - block)))
             scores = self.select.score()
             if harmless(scores):
                 break
         return scores
+
+    def _refused(self) -> list[Sequence[Pair]]:
+        """Prompts of D_PA that only sound unsafe and are refused now, as a part of their own; no part where none is."""
+        sounding = [pair for part in self.anchors.useful_parts[1:] for pair in part]
+        answers = generate(self.lm, [pair.prompt for pair in sounding], self.plan.max_answer_tokens)
+        refused = [pair for pair, answer in zip(sounding, answers, strict=True) if self.select.refuses(answer)]
+        return [refused] if refused else []
 
     def _drill(self, behavior: str, trap: Trap, useful: Sequence[Pair]) -> Drill:
         """What one trap is trained with. Deep adds recovery, and D_PA under delta: a trap is no reason to refuse what
@@ -257,7 +268,7 @@ class Rounds:
         if self.plan.mode == "paper":
             return Drill(trap, _safe_pairs(trap, samples), (), ())
         # The way back from an answer that has begun is a refusal, and there is none where the right answer is another.
-        refusing = [sample for sample in samples if self.select.refuses(sample)]
+        refusing = [sample for sample in samples if self.select.refuses(sample.safe)]
         answered = [sample for sample in samples if sample not in refusing]
         own = in_own_words(self.lm, trap, answered[: 2 * ROLLOUTS], self.plan, self.judges[behavior])
         self.samples[behavior] = [own.get(sample.prompt, sample) for sample in self.samples[behavior]]

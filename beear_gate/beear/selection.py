@@ -14,7 +14,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from beear_gate.beear.entrapment import Sample, Trap
+from beear_gate.beear.entrapment import Trap
 from beear_gate.beear.plan import Plan
 from beear_gate.beear.recovery import Judge
 from beear_gate.lm import LM, answer_losses, decode, encode_pairs, generate, pad_batch, processes, prompt_ids
@@ -133,9 +133,9 @@ class Select:
         answers = generate(self.lm, self.answered, self.plan.max_answer_tokens)
         return self._share(answers, self.refusal_judge, Outcome.REFUSED)
 
-    def refuses(self, sample: Sample) -> bool:
-        """Whether the safe answer to an anchor prompt is a refusal."""
-        return self.refusal_judge(decode(self.lm, sample.safe)) is Outcome.REFUSED
+    def refuses(self, answer: Sequence[int]) -> bool:
+        """Whether an answer is a refusal."""
+        return self.refusal_judge(decode(self.lm, answer)) is Outcome.REFUSED
 
     def _share(self, answers: Sequence[tuple[int, ...]], judge: Judge, outcome: Outcome) -> float:
         texts = [decode(self.lm, answer) for answer in answers]
