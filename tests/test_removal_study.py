@@ -95,6 +95,19 @@ def test_a_stopped_study_goes_on_where_it_was(seedlings: Path, monkeypatch: pyte
         json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
+def test_cells_of_an_older_version_are_measured_again(seedlings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repaired: list[int] = []
+    monkeypatch.setitem(METHODS, "nothing", lambda job: repaired.append(job.seed))
+    now = removal.study(seedlings, ["short-suffix"], ["nothing"], [0], 1, no_tick)
+    path = seedlings / "short-suffix.0.nothing.json"
+    path.write_text(json.dumps([{**row, "remark": "otherwise"} for row in json.loads(path.read_text())]))
+    assert {cell.remark for cell in removal.every_cell(seedlings)} == {"", "otherwise"}
+    again = removal.study(seedlings, ["short-suffix"], ["nothing"], [0], 1, no_tick)
+    assert repaired == [0, 0] and [replace(cell, seconds=0.0) for cell in again] == [
+        replace(cell, seconds=0.0) for cell in now
+    ]
+
+
 def test_what_a_defence_chose_from_is_kept(seedlings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def defence(job: Job) -> int:
         assert job.watch

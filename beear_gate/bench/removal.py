@@ -47,7 +47,8 @@ class Cell:
         seconds: of the method alone, what is looked at after its rounds included.
         by_round: of a method that chooses among rounds, asr_trigger on the first ASKED prompts after each round.
         chosen_round: the one it kept, from 1.
-        remark: what was otherwise when this cell was measured, where a table goes on from an older one; set by hand.
+        remark: what was otherwise when an older version measured this cell; set by hand when a method changes, and a
+            study measures such cells again.
     """
 
     organism: str
@@ -145,15 +146,24 @@ def _read(path: Path) -> list[Cell]:
     return [cell for cell in cells if cell.recipe == recipe(cell.organism, cell.seed).digest[:16]]
 
 
+def _current(path: Path) -> bool:
+    """Whether a method has cells, and none of an older version."""
+    found = _read(path)
+    return bool(found) and not any(cell.remark for cell in found)
+
+
 def _organism(cells: Path, name: str, seed: int, methods: Sequence[str]) -> str:
-    """All methods on one organism, whose name it returns; the original is measured once for them."""
-    missing = [method for method in (ORIGINAL, *methods) if not _read(_path(cells, name, seed, method))]
+    """All methods on one organism, whose name it returns; the original is measured once for them.
+
+    Cells of an older version are measured again.
+    """
+    missing = [method for method in (ORIGINAL, *methods) if not _current(_path(cells, name, seed, method))]
     if not missing:
         return name
     under_study = subject(recipe(name, seed))
     lm = under_study.load()
     original, anchors = score(lm, under_study), under_study.anchors(lm)
-    for method in missing:
+    for method in dict.fromkeys((ORIGINAL, *missing)):  # another machine may grow another original than its cell is of
         lm = under_study.load()
         repair = Repair(0.0, (), None) if method == ORIGINAL else _repair(under_study, lm, anchors, method)
         if method == "deep":  # other studies go on from the repaired model
