@@ -241,7 +241,7 @@ def test_a_study_measures_every_state_and_leaves_json_and_page(study: Study) -> 
 def test_a_study_goes_on_where_it_was_and_repairs_once(study: Study) -> None:
     first = study.run().with_suffix(".json").read_text()
     cells = study.root / "cells"
-    assert study.shares == [0.5, 0.0] and not list(cells.glob("*.partial"))
+    assert study.shares == [0.75, 0.0] and not list(cells.glob("*.partial"))
     (cells / "short-prefix.0.persistence-relearn.repaired.json").unlink()
     before = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
     assert study.run().with_suffix(".json").read_text() == first
