@@ -15,6 +15,8 @@ CODE := beear_gate tests
 
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
+# Tests start many processes: one that must compile torch and transformers again imports for twice as long.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test install-dev lint types format pytest clean
 
