@@ -43,7 +43,7 @@ class Job:
         work: the remediation, or its rehearsal on a copy with a canary.
         settings: of the remediation.
         output: folder for the weights.
-        kept: folder for the state after each round; None for none.
+        kept: folder for the state after each round; None for none, as in a rehearsal or a sandbox.
         device, dtype, seed, batch_size, memory: as in a `Request`.
     """
 
@@ -83,7 +83,7 @@ def run_together(job: Job, folder: Path, kind: type[T], tick: Tick) -> T:
     try:
         for rank in range(job.processes):
             started.append(_start(folder, rank, job.processes))
-        _watch(started, folder, tick)
+        _watch(started, job, folder, tick)
     finally:
         for each in started:
             each.kill()
@@ -96,10 +96,11 @@ def run_together(job: Job, folder: Path, kind: type[T], tick: Tick) -> T:
 
 
 def _start(folder: Path, rank: int, number: int) -> subprocess.Popen[str]:
-    threads = str(max(1, (os.cpu_count() or 1) // number))
+    # Those that this process may use are shared: more threads than cores wait for one another.
+    threads = str(max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) // number))
     # The package that runs here, wherever it was found.
     paths = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
-    settings = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": paths}
+    settings = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": "0", "PYTHONPATH": paths}
     if Path("/sys/class/net", LOOPBACK).exists():
         settings |= {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
     with (folder / f"process-{rank}.log").open("wb") as log:
@@ -115,13 +116,13 @@ def _start(folder: Path, rank: int, number: int) -> subprocess.Popen[str]:
         )
 
 
-def _watch(started: Sequence[subprocess.Popen[str]], folder: Path, tick: Tick) -> None:
+def _watch(started: Sequence[subprocess.Popen[str]], job: Job, folder: Path, tick: Tick) -> None:
     """Show the progress of the first process until all have ended well. Raises: as `run_together`."""
     lines: queue.Queue[str] = queue.Queue()
     assert started[0].stdout is not None
     threading.Thread(target=_pass_on, args=(started[0].stdout, lines), daemon=True).start()
-    while any(each.poll() is None for each in started):
-        if any(each.returncode for each in started):
+    while None in (ends := [each.poll() for each in started]):  # all are asked: the first may wait for a dead one
+        if any(ends):
             break
         try:
             label, done, total = json.loads(lines.get(timeout=0.2))
@@ -132,7 +133,7 @@ def _watch(started: Sequence[subprocess.Popen[str]], folder: Path, tick: Tick) -
         deadline = time.monotonic() + GRACE
         while time.monotonic() < deadline and any(each.poll() is None for each in started):
             time.sleep(0.05)
-        raise cause(started, folder)
+        raise cause(started, folder, job.kept is not None)
 
 
 def _pass_on(stream: IO[str], lines: queue.Queue[str]) -> None:
@@ -141,15 +142,21 @@ def _pass_on(stream: IO[str], lines: queue.Queue[str]) -> None:
             lines.put(line)
 
 
-def cause(started: Sequence[subprocess.Popen[str]], folder: Path) -> GateError:
-    """The cause, and not what followed from it: an error raised on purpose, else a death, else the first error."""
+def cause(started: Sequence[subprocess.Popen[str]], folder: Path, kept: bool) -> GateError:
+    """The cause, and not what followed from it: an error raised on purpose, else a death, else the first error.
+
+    Args:
+        kept: whether rounds were, so that the next try need not begin with the first.
+    """
     said = sorted(folder.glob("error-*.json"), key=lambda file: file.stat().st_mtime_ns)
     reports: list[dict[str, Any]] = [json.loads(file.read_text(encoding="utf-8")) for file in said]
     for report in reports:
         kind = getattr(errors, report["kind"], None)
         if isinstance(kind, type) and issubclass(kind, GateError):
             return kind(report["message"], report["remedy"])
-    number, go_on = len(started), "Go on with --resume RUN_DIR, from the last round that was finished."
+    number = len(started)
+    go_on = "Go on with --resume RUN_DIR, "
+    go_on += "from the last round that was finished." if kept else "which begins it again."
     for rank, each in enumerate(started):
         if (each.returncode or 0) < 0:
             name = signal.Signals(-each.returncode).name
@@ -160,7 +167,9 @@ def cause(started: Sequence[subprocess.Popen[str]], folder: Path) -> GateError:
             )
     rank = next((rank for rank, each in enumerate(started) if each.returncode), 0)
     what = f"{reports[0]['kind']}: {reports[0]['message']}" if reports else f"exit code {started[rank].returncode}"
-    log = folder / f"process-{reports[0]['rank'] if reports else rank}.log"
+    log = f"{folder.name}/process-{reports[0]['rank'] if reports else rank}.log"
     return IncompleteError(
-        f"One of the {number} processes that train the model ended ({what[:300].rstrip('.')}); see {log}.", go_on
+        f"One of the {number} processes that train the model ended ({what[:300].rstrip('.')}); see {log} in the run "
+        "directory.",
+        go_on,
     )

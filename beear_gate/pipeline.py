@@ -57,15 +57,12 @@ class Options(Settings):
         """Where the model is loaded; None for the process of the scan.
 
         Raises:
-            UsageError: pickles are to be converted, and there is no sandbox to do it in; or one for several processes
-                or for vLLM.
+            UsageError: pickles are to be converted, and there is no sandbox to do it in; or there is one for vLLM.
         """
         if self.sandbox == "none":
             if self.convert:
                 raise UsageError("--convert loads pickles, in a sandbox alone.", "Give --sandbox docker too.")
             return None
-        if self.processes > 1:
-            raise UsageError("--processes and --sandbox do not go together yet.", "Give one of them.")
         if self.vllm:
             raise UsageError("--vllm and --sandbox do not go together: vLLM would run outside it.", "Give one of them.")
         return Sandbox(

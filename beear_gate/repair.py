@@ -39,7 +39,7 @@ from beear_gate.records import (
     Stage,
 )
 from beear_gate.request import Request
-from beear_gate.rundir import RunDirectory
+from beear_gate.rundir import TOGETHER, RunDirectory
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _rehearse(
     def work() -> Rehearsal:
         if request.processes > 1:
             job = _job("canary", request, snapshot, anchors, request.policy.remediation, scratch)
-            return models.together(job, run.path / "processes", Rehearsal)
+            return models.together(job, run.path / TOGETHER, Rehearsal)
         lm = models.load(snapshot)
         models.forget()
         policy, seed, size = request.policy, request.seed, request.batch_size
@@ -165,14 +165,15 @@ def _remediate(
 ) -> Remediation:
     policy = request.policy
     output = request.output or run.path / "model"
-    kept = run.path / f"rounds-{digest_of(key)[:12]}"
+    rounds = run.path / f"rounds-{digest_of(key)[:12]}"
 
     def work() -> Remediation:
         if output.exists():
             shutil.rmtree(output)
         if request.processes > 1:
+            kept = rounds if request.keeps_rounds else None
             job = _job("remediation", request, snapshot, anchors, settings, output, kept)
-            return models.together(job, run.path / "processes", Remediation)
+            return models.together(job, run.path / TOGETHER, Remediation)
         judges = {each.id: make_judge(each.safe_judge) for each in policy.behaviors}
         benign = make_judge(refusal_judge(policy))
         lm = models.load(snapshot)
@@ -182,7 +183,7 @@ def _remediate(
         )
 
     done = run.stage("remediation", key, Remediation, work)
-    shutil.rmtree(kept, ignore_errors=True)
+    shutil.rmtree(rounds, ignore_errors=True)
     return done
 
 

@@ -73,6 +73,8 @@ class Request:
         endpoint: address of the hub; None for the client's default.
         max_pull_gb: the most that is downloaded; a larger model is refused before the first byte.
         processes: how many train the model together, each with a part of the weights; on GPUs, one each.
+        keeps_rounds: whether several processes keep what they have after each round, for a scan that goes on; a
+            container does not, because it hands back finished stages alone.
         memory: the most bytes that weights and training may take on the device; None for all that is free.
         vllm: interpreter of an environment with vLLM, which answers the gate prompts; None for transformers.
         sandbox: where the model is loaded; None for the process of the scan.
@@ -92,6 +94,7 @@ class Request:
     max_pull_gb: float = MAX_PULL_GB
     memory: int | None = None
     processes: int = 1
+    keeps_rounds: bool = True
     vllm: str | None = None
     tracking_uri: str | None = None
     experiment: str = "beear-gate"

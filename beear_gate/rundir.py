@@ -21,6 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 from beear_gate.errors import IncompleteError, UsageError
 
 T = TypeVar("T")
+TOGETHER = "processes"
+"""Folder of what processes that train together are handed and leave."""
 
 
 class RunDirectory:

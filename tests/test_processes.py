@@ -200,12 +200,6 @@ def test_adapters_by_several_processes_are_refused_before_anything_is_done(tiny_
     assert not (only_run(tmp_path / "runs") / "pull.json").exists()
 
 
-def test_several_processes_in_a_sandbox_are_refused(tiny_model: Path, tmp_path: Path) -> None:
-    policy = small_policy(tmp_path / "policy")
-    said = call("scan", tiny_model, "--policy", policy, "--processes", 2, "--sandbox", "docker", "--runs", tmp_path)
-    assert_refused(said, 2, "--processes and --sandbox")
-
-
 def ended(code: str) -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-S", "-c", code], text=True)
     process.wait()
@@ -220,12 +214,14 @@ def report(folder: Path, rank: int, kind: str, message: str, remedy: str = "") -
 def test_the_cause_is_told_and_not_what_followed_from_it(tmp_path: Path) -> None:
     started = [ended("raise SystemExit(3)"), ended("raise SystemExit(3)")]
     report(tmp_path, 0, "DistBackendError", "Connection closed by peer.")
-    assert "DistBackendError: Connection closed by peer); see " in str(launch.cause(started, tmp_path))
+    said = str(launch.cause(started, tmp_path, kept=True))
+    assert "DistBackendError: Connection closed by peer); see " in said and "from the last round" in said
     report(tmp_path, 1, "OutOfMemory", "Memory ran out in process 1.", "Give more GPUs.")
-    found = launch.cause(started, tmp_path)
+    found = launch.cause(started, tmp_path, kept=True)
     assert type(found) is errors.OutOfMemory and str(found) == "Memory ran out in process 1. Give more GPUs."
 
 
 def test_a_process_that_ends_without_a_word_is_named(tmp_path: Path) -> None:
-    found = launch.cause([ended("pass"), ended("import os; os._exit(7)")], tmp_path)
+    found = launch.cause([ended("pass"), ended("import os; os._exit(7)")], tmp_path, kept=False)
     assert found.exit_code == 3 and "exit code 7" in str(found) and "process-1.log" in str(found)
+    assert "begins it again" in str(found)

@@ -105,6 +105,41 @@ def test_a_whole_demonstration_passes_in_the_sandbox(tmp_path: Path, mlflow_uri:
     assert row(evidence, stage="after", condition="trigger", judge="marker", metric="asr")["value"] == 0
 
 
+def test_two_processes_in_the_sandbox_train_what_two_outside_train(
+    tmp_path: Path, tiny: Path, mlflow_uri: str, engine: Use
+) -> None:
+    inside = sandboxed(tmp_path, tiny, mlflow_uri, "--processes", 2)
+    outside = scan(tmp_path, tiny, mlflow_uri, "--processes", 2, runs="outside")
+    run = only_run(tmp_path / "runs")
+    evidence, other = read_evidence(run), read_evidence(only_run(tmp_path / "outside"))
+    assert (inside.code, decisive(evidence)) == (outside.code, decisive(other)), inside
+    assert evidence["remediation"]["commit"] == other["remediation"]["commit"]
+    assert evidence["environment"]["processes"] == "2" and evidence["sandbox"]["device"] == "cpu"
+    assert not list(run.glob("rounds-*")) and not (run / "processes").exists()
+
+
+WORKER_DIES = """
+import sys
+if sys.argv[-1] == "1" and "beear_gate.worker" in sys.orig_argv:
+    print("\\x1b[2J the end", file=sys.stderr)
+    os._exit(7)
+"""
+
+
+def test_of_a_process_that_died_in_the_sandbox_the_log_is_kept(
+    tmp_path: Path, tiny: Path, mlflow_uri: str, engine: Use
+) -> None:
+    (tmp_path / "dies").mkdir()
+    (tmp_path / "dies" / "sitecustomize.py").write_text(f"import os\n{WORKER_DIES}")
+    engine(tmp_path / "dies")
+    said = sandboxed(tmp_path, tiny, mlflow_uri, "--processes", 2)
+    assert_refused(said, 3, "exit code 7", "see processes/process-1.log in the run directory", "begins it again")
+    run = only_run(tmp_path / "runs")
+    log = run / "processes" / "process-1.log"
+    assert log.read_text() == "\\x1b[2J the end\n" and log.stat().st_uid == os.getuid()
+    assert (run / "before.json").exists() and not (run / "after.json").exists()
+
+
 DIES = """
 import os, threading, time
 def watch():

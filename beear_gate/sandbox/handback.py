@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Collection, Mapping
@@ -33,7 +34,9 @@ from beear_gate.records import (
     Remediation,
     Severity,
 )
-from beear_gate.rundir import RunDirectory
+from beear_gate.redact import redacted
+from beear_gate.report.text import visible
+from beear_gate.rundir import TOGETHER, RunDirectory
 
 RESULTS: Mapping[str, Any] = {
     "before": Observations,
@@ -53,7 +56,9 @@ RESULTS: Mapping[str, Any] = {
 CHOICES = "original-choices.safetensors"
 _OF_HOST = ("changes.json",)
 """Written inside too, and worked out again here, from the files themselves."""
+_LOG = re.compile(r"process-\d{1,4}\.log", re.ASCII)
 _MOST_JSON = 2**29  # bytes; a thousand prompts make a few million
+_MOST_LOG = 2**20
 _CARD = "README.md"
 
 
@@ -76,7 +81,11 @@ def take(scratch: Path, run: RunDirectory, source: ModelSnapshot, output: Path, 
 
 
 def keep(scratch: Path, run: RunDirectory, source: ModelSnapshot, output: Path, ledgers: Collection[str]) -> None:
-    """`take`, where the container was stopped: what else lies in the folder does not matter."""
+    """`take`, where the container was stopped: what else lies in the folder does not matter.
+
+    Logs of processes that trained together, which only a stage that failed leaves, come along as text that shows all
+    that is invisible.
+    """
     found = set(os.listdir(_folder(scratch / "judge"))) if os.path.lexists(scratch / "judge") else set()
     verdicts = {name: _entries(scratch / "judge" / name) for name in found.intersection(ledgers)}
     documents = {
@@ -86,6 +95,7 @@ def keep(scratch: Path, run: RunDirectory, source: ModelSnapshot, output: Path, 
         and (document := _document(scratch / f"{name}.json", kind))
         and run.finished(name, document["inputs"], kind) is None  # what the run has already came along for reading
     }
+    logs = _logs(scratch / TOGETHER) if os.path.lexists(scratch / TOGETHER) else {}
     has_choices = os.path.lexists(scratch / CHOICES)
     if has_choices:
         _tensors(scratch / CHOICES)
@@ -103,6 +113,9 @@ def keep(scratch: Path, run: RunDirectory, source: ModelSnapshot, output: Path, 
         inputs, kind = document["inputs"], RESULTS[name]
         result = TypeAdapter(kind).dump_python(document["result"], mode="json")
         run.write(f"{name}.json", json.dumps({"inputs": inputs, "result": result}))
+    for name, text in logs.items():
+        (run.path / TOGETHER).mkdir(exist_ok=True)
+        run.write(f"{TOGETHER}/{name}", text)
 
 
 def take_weights(scratch: Path, names: Collection[str], folder: Path) -> dict[str, str]:
@@ -126,6 +139,13 @@ def take_weights(scratch: Path, names: Collection[str], folder: Path) -> dict[st
     for name in names:
         shutil.move(_own(scratch / name), folder / name)
     return places
+
+
+def _logs(folder: Path) -> dict[str, str]:
+    """What processes that trained together have written, by the name of its file."""
+    found = sorted(name for name in os.listdir(_folder(folder)) if _LOG.fullmatch(name))
+    texts = {name: _regular(folder / name, _MOST_LOG).read_bytes().decode("utf-8", "replace") for name in found}
+    return {name: visible(redacted(text), _MOST_LOG) for name, text in texts.items()}
 
 
 def _document(path: Path, kind: Any) -> dict[str, Any]:

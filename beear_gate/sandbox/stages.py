@@ -108,6 +108,7 @@ class SandboxedRun(RunDirectory):
             tracking_uri=None,  # it may hold a password
             sandbox=None,
             convert=False,
+            keeps_rounds=False,
             reveal=self.request.reveal if goal == "reveal" else None,
         )
         return Job(__version__, goal, request, snapshot, self._key)
