@@ -101,10 +101,12 @@ def test_memory_for_one_sample_is_enough(
 
 
 def test_memory_for_two_samples_is_enough_to_remediate(
-    scan: Scan, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    scan: Scan, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Hungry(monkeypatch, fits=2)
-    assert scan(tiny_model).code in (0, 1)
+    one_round = {"rounds": 1, "inner_steps": 2, "outer_steps": 2, "batch_size": 4, "max_answer_tokens": 8}
+    policy = small_policy(tmp_path / "one-round", remediation=one_round)
+    assert scan(tiny_model, "--policy", policy).code in (0, 1)
 
 
 def test_no_memory_for_a_single_sample_says_what_would_help(
