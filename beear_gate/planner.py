@@ -229,6 +229,7 @@ class Lengths:
             behaviors=len(policy.behaviors),
             select=max(len(each.select) for each in policy.behaviors),
             benign_select=len(benign.select) + (len(over.select) if over else 0),
+            sounding=len(over.anchor) if over else 0,
             gate=sum(len(each.gate) for each in policy.behaviors) + len(benign.gate) + (len(over.gate) if over else 0),
             prompt=self.mean_prompt,
             answer=self.mean_answer,

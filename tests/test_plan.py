@@ -17,6 +17,7 @@ from model_families import load_tiny
 from beear_gate.beear.effort import Prompts, effort, samples_a_step, seconds
 from beear_gate.beear.fit import HEADROOM, Way, fit, refuse_too_large, splits, widest
 from beear_gate.beear.plan import resolve
+from beear_gate.beear.remediate import ROLLOUTS
 from beear_gate.errors import OutOfMemory, UsageError
 from beear_gate.lm.dry_run import PassSize
 from beear_gate.lm.footprint import Size
@@ -228,7 +229,7 @@ def test_flops_are_counted_as_by_hand(tmp_path: Path) -> None:
     paper = resolve(
         RemediationSettings(mode="paper", rounds=2, inner_steps=3, outer_steps=5), load_tiny(tmp_path, "llama")
     )
-    prompts = Prompts(behaviors=1, select=10, benign_select=7, gate=100, prompt=40, answer=20, new_tokens=8)
+    prompts = Prompts(behaviors=1, select=10, benign_select=7, sounding=5, gate=100, prompt=40, answer=20, new_tokens=8)
     parts = {each.part: each for each in effort(paper, prompts, checkpointing=False)}
     assert parts["entrapment"].tokens == 2 * 3 * 16 * 60
     assert samples_a_step(paper, 1, 16) == 32
@@ -238,6 +239,9 @@ def test_flops_are_counted_as_by_hand(tmp_path: Path) -> None:
     assert effort(paper, prompts, checkpointing=True)[1].factor == 8
     assert effort(paper, prompts, checkpointing=False, training="lora")[1].factor == 4
     total = sum(each.tokens * each.factor for each in parts.values())
+    deep = replace(paper, mode="deep", restore_blocks=4)  # before each block, what only sounds unsafe is answered
+    more = 4 * (10 + 7 + 5) + 2 * ROLLOUTS
+    assert effort(deep, prompts, checkpointing=False)[2].tokens == 2 * (10 + 10 + 7 + more) * (40 + 64)
     assert seconds(tuple(parts.values()), 10**9, 1e12) == pytest.approx(total * 1e9 / (1e12 * 0.35))
 
 

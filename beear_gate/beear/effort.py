@@ -27,6 +27,7 @@ class Prompts:
     Attributes:
         behaviors: unwanted behaviors.
         select: select prompts of each behavior, and `benign_select` of what is to stay.
+        sounding: prompts of D_PA that only sound unsafe.
         gate: prompts that are answered before and after.
         prompt, answer: mean lengths.
         new_tokens: longest answer to a gate prompt.
@@ -35,6 +36,7 @@ class Prompts:
     behaviors: int
     select: int
     benign_select: int
+    sounding: int
     gate: int
     prompt: int
     answer: int
@@ -66,6 +68,7 @@ def effort(plan: Plan, prompts: Prompts, checkpointing: bool, training: Training
     restored = plan.restore_blocks * RESTORE_STEPS * samples_a_step(plan, 1, plan.batch_size // 4) * read
     rolled = traps * ((2 * ROLLOUTS if deep else 0) + prompts.select)
     scored = (1 + plan.restore_blocks) * (prompts.behaviors * prompts.select + prompts.benign_select)
+    scored += plan.restore_blocks * prompts.sounding
     return (
         Effort("entrapment", entrapped, ENTRAP),
         Effort("removal", removed + plan.rounds * restored, train),
