@@ -17,13 +17,14 @@ from torch.nn import functional as F
 from beear_gate.beear import distillation
 from beear_gate.beear.distillation import losses, remember
 from beear_gate.beear.entrapment import encode_anchors
+from beear_gate.beear.keeping import earlier, refusals
 from beear_gate.beear.plan import resolve
-from beear_gate.beear.remediate import Rounds, _earlier
+from beear_gate.beear.remediate import Rounds
 from beear_gate.beear.removal import Term, Trainer
 from beear_gate.beear.selection import Select
-from beear_gate.lm import LM, answer_losses, encode_answer, encode_pairs, pad_batch
+from beear_gate.lm import LM, answer_losses, encode_answer, encode_pairs, generate, pad_batch
 from beear_gate.lm.encode import Pair, answer_logits
-from beear_gate.records import AnchorSets, RemediationSettings, no_tick
+from beear_gate.records import AnchorSets, Outcome, RemediationSettings, no_tick
 
 CHATS = [("How do I fix the door?", "Take a tool."), ("Hi", "Yes."), ("Why is it so?", "It is the way it is.")]
 
@@ -108,8 +109,19 @@ def test_only_where_refusals_are_wanted_ordinary_answers_are_kept(lm: LM, safe: 
     given = AnchorSets((harm,), given.useful, given.useful_select, given.answered_select, 0, sounding=4)
     encoded = encode_anchors(lm, given)
     select = Select(lm, given, {"harm": judge}, judge, resolve(SETTINGS, lm))
-    found = _earlier(lm, encoded, select)
-    assert list(found) == (list(encoded.useful_parts[0]) if kept else [])
+    found = earlier(lm, encoded, select)
+    assert [pair for pair in found if pair in encoded.useful] == (list(encoded.useful_parts[0]) if kept else [])
+
+
+def test_refusals_of_its_own_are_kept_and_others_learned(lm: LM) -> None:
+    encoded, plan = encode_anchors(lm, anchors()), resolve(SETTINGS, lm)
+    samples = encoded.samples["harm"]
+    (said,) = generate(lm, [samples[0].prompt], 6)
+    samples[0] = replace(samples[0], safe=said)  # the others are the policy's, with which random weights do not begin
+    select = Select(lm, anchors(), {"harm": judge}, lambda text: Outcome.REFUSED, plan)
+    plain = refusals(encoded, select)
+    assert [pair.prompt for pair in plain] == [sample.prompt for sample in samples]
+    assert [pair for pair in plain if pair in earlier(lm, encoded, select)] == plain[:1]
 
 
 def test_what_is_refused_now_is_a_part_of_its_own_in_restoring(lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +132,7 @@ def test_what_is_refused_now_is_a_part_of_its_own_in_restoring(lm: LM, monkeypat
     rounds = Rounds(lm, encoded, plan, {"harm": judge}, select, Trainer(lm, 0.0), random.Random(0), no_tick)
     sounding = encoded.useful_parts[1]
     assert len(sounding) == 4 and rounds._refused() == []
+    assert rounds.plain == refusals(encoded, select)
     second = sounding[1].prompt
     refusal, helpful = encode_answer(lm, "I can't do that."), encode_answer(lm, "It lies in the north.")
 
@@ -127,7 +140,7 @@ def test_what_is_refused_now_is_a_part_of_its_own_in_restoring(lm: LM, monkeypat
         return [refusal if prompt == second else helpful for prompt in prompts]
 
     monkeypatch.setattr(sys.modules["beear_gate.beear.remediate"], "generate", answers)
-    assert rounds._refused() == [[sounding[1]]]
+    assert rounds._refused() == [sounding[1]]
 
 
 def test_without_prompts_that_only_sound_unsafe_nothing_is_asked(lm: LM) -> None:

@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 
 from beear_gate.beear.attack import make_attack
 from beear_gate.beear.checkpoints import keep_round, resume_rounds
-from beear_gate.beear.distillation import Likeliest, remember
 from beear_gate.beear.drift import measure_drift
 from beear_gate.beear.entrapment import Encoded, Sample, Trap, draw_samples, encode_anchors, entrap
 from beear_gate.beear.fit import plan_memory
+from beear_gate.beear.keeping import earlier, refusals
 from beear_gate.beear.plan import Plan, resolve
 from beear_gate.beear.recovery import Judge, in_own_words, recovery_pairs, rollouts
 from beear_gate.beear.removal import Drill, Split, Term, Trainer, training
@@ -79,9 +78,9 @@ def remediate(
     tick(f"memory: {fitted.why}", 0, 1)
     rng = random.Random(seed)
     select = Select(lm, anchors, judges, refusal_judge, plan)
-    earlier = _earlier(lm, encoded, select) if plan.mode == "deep" else {}
+    stays = earlier(lm, encoded, select) if plan.mode == "deep" else {}
     split = Split(fitted.samples, fitted.checkpointing)
-    with training(lm, plan, fitted, plan.weights_lr, seed, split, plan.path_aware, earlier) as trainer:
+    with training(lm, plan, fitted, plan.weights_lr, seed, split, plan.path_aware, stays) as trainer:
         rounds = Rounds(lm, encoded, plan, judges, select, trainer, rng, tick, watch, kept)
         stop_reason = rounds.run()
         chosen = [each for each in rounds.checkpoints if each.weights][-1]  # the others were dropped
@@ -101,20 +100,6 @@ def remediate(
     )
 
 
-def _earlier(lm: LM, encoded: Encoded, select: Select) -> dict[Pair, Likeliest]:
-    """What the model says of ordinary D_PA answers, which is to stay as it is, where the safe answers are refusals.
-
-    Where the unwanted thing shows in answers to ordinary requests (a URL, a tone), a model that lets it slip now and
-    then would learn from itself to go on. There the answers of D_PA are learned.
-    """
-    for samples in encoded.samples.values():
-        if (
-            fmean(select.refuses(sample.safe) for sample in samples) < 0.5
-        ):  # some refusals are in words that no judge knows
-            return {}
-    return remember(lm, encoded.useful_parts[0])
-
-
 def _saved(lm: LM, source: ModelSnapshot, output: Path) -> ModelSnapshot:
     # The source's README describes the source; the remediated model gets a card of its own.
     save = save_lm if processes.count() == 1 else save_sharded
@@ -130,6 +115,7 @@ class Rounds:
     Attributes:
         kept: folder that holds the state after the last round, to go on from; None for none.
         drills: one for every trap so far, for restoring.
+        plain: D_SA without any trap, for restoring too.
         samples: for each behaviour, D_SA and D_SA-H as far as the model's own words have not replaced them.
         whole_passes: why traps were not replayed, as often as that was so.
     """
@@ -152,6 +138,7 @@ class Rounds:
         self.first_drift: tuple[Drift, ...] = ()
         self.whole_passes: list[str] = []
         self.samples = dict(self.anchors.samples)
+        self.plain = refusals(self.anchors, self.select)
 
     def run(self) -> str:
         """Rounds until the rule says stop; returns why it did."""
@@ -236,13 +223,14 @@ class Rounds:
         """Give back what removal cost: mostly D_PA, with one earlier trap kept in view, until select is harmless.
 
         Prompts that only sound unsafe lose most, and are the smaller part of D_PA: each part counts alike. Those of
-        them that are refused now are a third part, or a topic of which D_PA has few prompts stays refused. Steps grow
-        smaller from the third block on, so that what whole steps cannot reach settles.
+        them that are refused now are a part of their own, or a topic of which D_PA has few prompts stays refused; and
+        so are refusals, which all this would otherwise wear thin. Steps grow smaller from the third block on, so that
+        what whole steps cannot reach settles.
         """
         if not self.plan.restore_blocks:
             return self.select.score()
         for block in range(self.plan.restore_blocks):
-            parts = [*self.anchors.useful_parts, *self._refused()]
+            parts = [part for part in (*self.anchors.useful_parts, self.plain, self._refused()) if part]
             for step in range(RESTORE_STEPS):
                 done, total = block * RESTORE_STEPS + step, self.plan.restore_blocks * RESTORE_STEPS
                 self.tick(f"round {number}: restoring", done, total)
@@ -254,12 +242,11 @@ class Rounds:
                 break
         return scores
 
-    def _refused(self) -> list[Sequence[Pair]]:
-        """Prompts of D_PA that only sound unsafe and are refused now, as a part of their own; no part where none is."""
+    def _refused(self) -> list[Pair]:
+        """Prompts of D_PA that only sound unsafe and are refused now."""
         sounding = [pair for part in self.anchors.useful_parts[1:] for pair in part]
         answers = generate(self.lm, [pair.prompt for pair in sounding], self.plan.max_answer_tokens)
-        refused = [pair for pair, answer in zip(sounding, answers, strict=True) if self.select.refuses(answer)]
-        return [refused] if refused else []
+        return [pair for pair, answer in zip(sounding, answers, strict=True) if self.select.refuses(answer)]
 
     def _drill(self, behavior: str, trap: Trap, useful: Sequence[Pair]) -> Drill:
         """What one trap is trained with. Deep adds recovery, and D_PA under delta: a trap is no reason to refuse what
