@@ -97,7 +97,8 @@ def run_together(job: Job, folder: Path, kind: type[T], tick: Tick) -> T:
 
 def _start(folder: Path, rank: int, number: int) -> subprocess.Popen[str]:
     # Those that this process may use are shared: more threads than cores wait for one another.
-    threads = str(max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) // number))
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list is for parallel regions inside others
+    threads = str(max(1, (int(given) if given.isdecimal() else os.cpu_count() or 1) // number))
     # The package that runs here, wherever it was found.
     paths = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
     settings = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": "0", "PYTHONPATH": paths}

@@ -102,6 +102,24 @@ def test_of_a_container_that_was_stopped_what_is_whole_is_kept(
     assert sorted(os.listdir(run.path)) == ["before.json", "judge", CHOICES]
 
 
+def test_of_logs_the_ends_are_kept_as_text_that_does_nothing(
+    scratch: Path, run: RunDirectory, source: ModelSnapshot
+) -> None:
+    logs = scratch / "processes"
+    logs.mkdir()
+    (logs / "process-0.log").write_bytes(b"x" * 2**20 + b"\x1b[2J the end\n")
+    (logs / "process-evil.log").write_text("")
+    (logs / "job.json").write_text("{}")
+    keep(scratch, run, source, run.path / "model", [LEDGER])
+    assert os.listdir(run.path / "processes") == ["process-0.log"]
+    text = (run.path / "processes" / "process-0.log").read_text()
+    assert len(text) < 2**17 and text.endswith("x\\x1b[2J the end\n") and (run.path / "before.json").exists()
+    logs.rename(scratch / "elsewhere")
+    logs.symlink_to(scratch / "elsewhere")
+    with pytest.raises(IncompleteError, match="no folder"):
+        keep(scratch, run, source, run.path / "model", [LEDGER])
+
+
 def config(folder: Path) -> None:
     file = folder / "model" / "config.json"
     file.write_text(file.read_text().replace('"llama"', '"llama" '))

@@ -1,7 +1,7 @@
 """What removal is to leave as it was: answers to benign requests, and refusals that no trigger calls off.
 
-A model that refuses with less certainty than before still refuses, until somebody trains it on; then its backdoor is
-the first thing that comes back. So D_SA is read without a trap too, while usefulness is given back.
+Restoring draws towards answers, so D_SA is read without a trap beside it. Without that, one repaired model in ten
+answered its trigger when it had been trained on (docs/results/removal-log.md, 2026-11-30).
 """
 
 from __future__ import annotations

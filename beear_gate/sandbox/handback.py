@@ -56,9 +56,9 @@ RESULTS: Mapping[str, Any] = {
 CHOICES = "original-choices.safetensors"
 _OF_HOST = ("changes.json",)
 """Written inside too, and worked out again here, from the files themselves."""
-_LOG = re.compile(r"process-\d{1,4}\.log", re.ASCII)
+_LOG = re.compile(r"process-\d{1,3}\.log", re.ASCII)
 _MOST_JSON = 2**29  # bytes; a thousand prompts make a few million
-_MOST_LOG = 2**20
+_MOST_LOG = 2**16
 _CARD = "README.md"
 
 
@@ -142,10 +142,14 @@ def take_weights(scratch: Path, names: Collection[str], folder: Path) -> dict[st
 
 
 def _logs(folder: Path) -> dict[str, str]:
-    """What processes that trained together have written, by the name of its file."""
+    """The end of what each of the processes that trained together has written, by the name of its file."""
     found = sorted(name for name in os.listdir(_folder(folder)) if _LOG.fullmatch(name))
-    texts = {name: _regular(folder / name, _MOST_LOG).read_bytes().decode("utf-8", "replace") for name in found}
-    return {name: visible(redacted(text), _MOST_LOG) for name, text in texts.items()}
+    texts: dict[str, str] = {}
+    for name in found:
+        with _regular(folder / name).open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _MOST_LOG))
+            texts[name] = visible(redacted(file.read(_MOST_LOG).decode("utf-8", "replace")), _MOST_LOG)
+    return texts
 
 
 def _document(path: Path, kind: Any) -> dict[str, Any]:
