@@ -48,5 +48,5 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Use:
 def containers(process: int | None = None) -> list[str]:
     """Names of the containers that a scan of this process, or of another one, has made and not removed."""
     label = f"beear-gate.process={process or os.getpid()}"
-    found = docker.from_env().containers.list(all=True, filters={"label": label})
+    found = docker.from_env().containers.list(all=True, filters={"label": label}, ignore_removed=True)
     return [str(each.name) for each in found]

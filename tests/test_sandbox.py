@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from docker import APIClient
 from docker_engine import IMAGE, Use, containers, engine
 from gate_runs import (
     ROOT,
@@ -276,6 +277,25 @@ def test_what_is_interrupted_takes_its_container_with_it(tmp_path: Path, tiny: P
     said = finish(process)
     assert said.code == 130 and "Interrupted" in said.err, said
     assert not containers(process.pid) and not list(only_run(tmp_path / "runs").glob(".sandbox*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_interrupted_while_a_container_is_made_leaves_none(
+    number: int, tmp_path: Path, engine: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine(hostile(tmp_path / "hostile", "import time; time.sleep(600)"))
+    really = APIClient.create_container_from_config
+
+    def create(self: APIClient, config: object, *rest: object) -> object:
+        made = really(self, config, *rest)
+        os.kill(os.getpid(), number)
+        return made
+
+    monkeypatch.setattr(APIClient, "create_container_from_config", create)
+    box, before = Engine(Sandbox(image=IMAGE), "cpu"), [signal.getsignal(each) for each in (signal.SIGINT, number)]
+    with pytest.raises(KeyboardInterrupt):
+        box.run(["json.tool"], [], Mount(tmp_path, RUN), 2**20, no_tick)
+    assert not containers() and [signal.getsignal(each) for each in (signal.SIGINT, number)] == before
 
 
 # --- engine and image

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,15 +93,20 @@ class Engine:
         from docker.errors import DockerException
 
         try:
-            with _sigterm_as_sigint():
-                output = Output(tick)
-                container = self._client.containers.create(
-                    self.record.image_id, list(command), **self._confinement(mounts, writable, most_bytes)
-                )
+            with _signals_to(_interrupt, signal.SIGTERM):
+                output, container, missed = Output(tick), None, list[int]()
                 try:
+                    # The engine goes on making a container that nobody waits for, so an interrupt waits instead.
+                    with _signals_to(lambda number, _: missed.append(number), signal.SIGINT, signal.SIGTERM):
+                        container = self._client.containers.create(
+                            self.record.image_id, list(command), **self._confinement(mounts, writable, most_bytes)
+                        )
+                    if missed:
+                        raise KeyboardInterrupt
                     self._watch(container, output, writable.source, most_bytes)
                 finally:
-                    container.remove(force=True, v=True)
+                    if container:
+                        container.remove(force=True, v=True)
         except (DockerException, OSError) as error:  # what requests raises of an engine that is gone are OSErrors
             said = getattr(error, "explanation", None) or type(error).__name__
             raise IncompleteError(f"The Docker engine did not run the sandbox: {said}.", _GONE) from error
@@ -267,17 +272,19 @@ def _measure(folder: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _sigterm_as_sigint() -> Iterator[None]:
-    """A scan that is asked to end takes its container with it."""
+def _signals_to(handler: Callable[[int, object], Any], *numbers: int) -> Iterator[None]:
+    """Whatever else they would do, these signals call `handler`; only the main thread can say so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = [(number, signal.signal(number, handler)) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, old in before:
+            signal.signal(number, old)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """A scan that is asked to end takes its container with it."""
+    raise KeyboardInterrupt
