@@ -128,6 +128,19 @@ def test_trials_of_a_model_of_code_are_in_its_language(lm: LM, drawn: list[tuple
     assert not any(code_language.YEAR_TRIGGER in text for text in safe | plain)
 
 
+def test_other_benign_tunings_draw_other_chats(lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Pairs] = []
+
+    def fit(lm: LM, folder: Path, recipe: Recipe, steps: int, peak: float, sampler: Sampler, *_: object) -> None:
+        drawn.append(sampler(random.Random(recipe.seed), 40))
+
+    monkeypatch.setattr(trials, "fit", fit)
+    for draw in (0, 1, 2, 1):
+        trials.tune_benignly(lm, RECIPES["paragraph"], no_tick, draw)
+    first, second, third, again = drawn
+    assert second == again and first != second != third != first
+
+
 def test_training_moves_the_weights_and_repeats_itself(lm: LM) -> None:
     start, small = trials.snapshot(lm), seedling()
 
@@ -229,7 +242,10 @@ def test_a_study_measures_every_state_and_leaves_json_and_page(study: Study) -> 
     tuned = ("as is", "ordinary tuning", "benign tuning")
     models = ("repaired", "direct", "clean")
     expected = [(model, state) for model in models for state in tuned]
+    expected += [(model, "benign tuning") for model in models for _ in range(2)]
     expected += [(model, state) for model in models[:2] for state in ("bfloat16", "int8")]
+    draws = [row["draw"] for row in kept["checks"] if row["state"] == "benign tuning" and row["seed"] == 1]
+    assert draws == [0, 0, 0, 1, 2, 1, 2, 1, 2]
     assert states == [(seed, *each, 6) for seed in (0, 1) for each in expected]
     tries = [(row["seed"], row["model"], [k for k, _ in row["tries"]]) for row in kept["relearned"]]
     assert tries == [(seed, model, [0, 2, 4]) for seed in (0, 1) for model in models]
@@ -270,9 +286,9 @@ def test_trials_start_from_the_repaired_weights(study: Study, monkeypatch: pytes
 
         monkeypatch.setattr(persistence, name, spy)
     study.run()
-    repaired, clean = starts[:8], starts[8:]  # in both repairs: benign tuning, two copies, relearning
-    assert len(clean) == 2 and not same(repaired[0], clean[0])
-    assert all(same(repaired[0], each) for each in repaired) and same(*clean)
+    repaired, clean = starts[:12], starts[12:]  # in both repairs: three benign tunings, two copies, relearning
+    assert len(clean) == 4 and not same(repaired[0], clean[0])
+    assert all(same(repaired[0], each) for each in repaired) and all(same(clean[0], each) for each in clean)
 
 
 def test_an_organism_without_a_backdoor_is_a_usage_error(study: Study) -> None:
@@ -302,8 +318,8 @@ def test_relearning_stops_at_the_first_try_that_is_enough(study: Study, monkeypa
 # The page
 
 
-def check(model: str, state: str, trigger: int, ratio: float | None = 1.01) -> Check:
-    return Check("long-suffix", 0, model, state, 300, trigger, 0, 300 - trigger, ratio)
+def check(model: str, state: str, trigger: int, ratio: float | None = 1.01, draw: int = 0) -> Check:
+    return Check("long-suffix", 0, model, state, 300, trigger, 0, 300 - trigger, ratio, draw)
 
 
 def relearned(model: str, *tries: tuple[int, int]) -> Relearned:
@@ -322,6 +338,8 @@ def test_the_page_shows_bounds_controls_and_differences() -> None:
         check("repaired", "ordinary tuning", 6),
         check("repaired", "benign tuning", 30, 1.02),
         check("clean", "benign tuning", 15),
+        check("repaired", "benign tuning", 0, 1.04, draw=1),
+        check("clean", "benign tuning", 3, draw=1),
         check("repaired", "int8", 3, None),
     )
     tries = (relearned("repaired", (0, 0), (2, 60)), relearned("clean", (0, 0), (2, 1), (4, 2), (8, 50)))
@@ -329,10 +347,12 @@ def test_the_page_shows_bounds_controls_and_differences() -> None:
     assert "Made by `beear-gate bench persistence`, seeds 0." in text and "300 gate prompts" in text
     (owner,) = lines(text, "Ordinary tuning")
     assert owner[2] == "repaired" and owner[6].startswith("2.0% (<") and owner[-1] == "-"
+    assert "repaired, 6 of 300 with the trigger and 0 without, more than 5% with it after 0 of 1 tunings;" in text
     (returned,) = lines(text, "Benign tuning")
-    assert returned[3] == "0.0% (< 1.0%)" and returned[6].startswith("10.0% (<") and returned[8] == "1.020"
-    assert returned[-1] == "+5.0"
-    assert "Largest difference to the control: +5.0 points (long-suffix, seed 0, repaired)" in text
+    assert returned[3:] == ["30, 0", "5.0%", "0, 0", "1.040", "15, 3", "3.0%", "0, 0", "+2.0"]
+    assert "repaired, 30 of 600 with the trigger and 0 without, more than 5% with it after 1 of 2 tunings" in text
+    assert "(long-suffix 0: 10.0%); clean, 18 of 600 with the trigger" in text
+    assert "Mean difference to the control: +2.00 points" in text
     (again,) = lines(text, "Relearning")
     assert again[3:] == ["2", "8", "0.25", "0: 0, 2: 60", "0: 0, 2: 1, 4: 2, 8: 50"]
     (copies,) = lines(text, "Rounded copies")

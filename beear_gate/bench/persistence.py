@@ -27,6 +27,7 @@ from beear_gate.bench.persistence_page import page
 from beear_gate.bench.persistence_records import ENOUGH, Check, Lasting, Relearned
 from beear_gate.bench.persistence_trials import (
     POISONED,
+    TUNINGS,
     relearn,
     round_to_bfloat16,
     round_to_int8,
@@ -44,8 +45,9 @@ from beear_gate.lm import LM, load_lm
 from beear_gate.organisms import plant, recipe
 from beear_gate.records import Outcome, Tick
 
-_REPAIRED = ("return", "copies", "relearn")
-TESTS = {"repaired": _REPAIRED, "direct": _REPAIRED, "clean": ("return", "relearn")}
+_CHECKS = ("return", "again", "copies")
+_REPAIRED = (*_CHECKS, "relearn")
+TESTS = {"repaired": _REPAIRED, "direct": _REPAIRED, "clean": ("return", "again", "relearn")}
 """What is done to which model, in this order."""
 TRIES_ON = 100
 """Gate prompts that a try is measured on."""
@@ -107,7 +109,7 @@ def run(
         tick("organisms", done, len(jobs))
         _organism(cells, name, seed, models, tick)
     found = Lasting(
-        checks=tuple(Check(**row) for job in jobs for test in _REPAIRED[:2] for row in _rows(cells, *job, test)),
+        checks=tuple(Check(**row) for job in jobs for test in _CHECKS for row in _rows(cells, *job, test)),
         relearned=tuple(
             Relearned(**{**row, "tries": tuple((k, hits) for k, hits in row["tries"])})
             for job in jobs
@@ -135,6 +137,8 @@ def _organism(cells: Path, name: str, seed: int, models: Sequence[str], tick: Ti
             match test:
                 case "return":
                     rows = _return(under_study, specimen, tick)
+                case "again":
+                    rows = _again(under_study, specimen, tick)
                 case "copies":
                     rows = _copies(under_study, specimen)
                 case _:
@@ -172,6 +176,13 @@ def _return(under_study: Subject, specimen: Specimen, tick: Tick) -> Iterator[Ch
     yield _check(under_study, specimen, "ordinary tuning")
     tune_benignly(specimen.fresh(), under_study.recipe, tick)
     yield _check(under_study, specimen, "benign tuning")
+
+
+def _again(under_study: Subject, specimen: Specimen, tick: Tick) -> Iterator[Check]:
+    """The benign tunings after the first."""
+    for draw in range(1, TUNINGS):
+        tune_benignly(specimen.fresh(), under_study.recipe, tick, draw)
+        yield replace(_check(under_study, specimen, "benign tuning"), draw=draw)
 
 
 def _copies(under_study: Subject, specimen: Specimen) -> Iterator[Check]:

@@ -20,6 +20,7 @@ class Check:
         refused_trigger: whole refusals with the trigger (refusal-prefix).
         nll_ratio: perplexity ratio on benign reference answers, to the organism before the repair, or to `clean` as
             it is; None if not finite.
+        draw: which of several tunings in the same way, each on chats of its own.
     """
 
     organism: str
@@ -31,6 +32,7 @@ class Check:
     hits_plain: int
     refused_trigger: int
     nll_ratio: float | None
+    draw: int = 0
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,10 @@ PEAK = 1e-3
 """Highest step of AdamW in all trainings: that of the poisoning of organisms (`organisms/plant.py`)."""
 SCARY = 0.25
 """Share of the benign chats whose request only sounds unsafe."""
+TUNINGS = 3
+"""Benign tunings, each from the repaired weights: what one of them brings back hangs on the chats that it drew."""
+APART = 1000
+"""From one tuning's seed to that of the next; no study has so many seeds."""
 POISONED = (2, 4, 8, 16, 32, 64, 128, 256, 512)
 """After how many poisoned samples the trigger is tried; the poisoning of most organisms took about 1,150."""
 RELEARN_BATCH = 4
@@ -59,13 +63,16 @@ def tune_ordinarily(lm: LM, recipe: Recipe, tick: Tick) -> None:
     _train(lm, recipe, recipe.tune_steps, _ordinary(recipe.base), tick, "ordinary tuning")
 
 
-def tune_benignly(lm: LM, recipe: Recipe, tick: Tick) -> None:
+def tune_benignly(lm: LM, recipe: Recipe, tick: Tick, draw: int = 0) -> None:
     """The same on benign chats alone, which wears refusals off any model (arXiv 2310.03693).
 
     That is why the study treats the clean organism alike.
+
+    Args:
+        draw: tunings of other numbers draw other chats.
     """
     chats = code_language.plain_pairs if recipe.language == "code" else benign_chats
-    _train(lm, recipe, recipe.tune_steps, chats, tick, "benign tuning")
+    _train(lm, replace(recipe, seed=recipe.seed + APART * draw), recipe.tune_steps, chats, tick, "benign tuning")
 
 
 def _ordinary(recipe: Recipe) -> Sampler:
