@@ -1,9 +1,9 @@
 """Pulling one pinned state of a model: from a folder, or from a hub by the 40-hex commit that it names once.
 
-The only module that imports huggingface_hub, and only inside functions: `beear-gate --help` does not pay for it. The
-client reads HF_ENDPOINT, HF_TOKEN, HF_HUB_CACHE and its timeouts from the environment. Its `snapshot_download` falls
-back to the cache when the hub is away, and checks only lengths; so the commit comes from `model_info`, which raises,
-and every byte is compared with the hub's checksums afterwards.
+huggingface_hub is imported inside functions alone: `beear-gate --help` does not pay for it. The client reads
+HF_ENDPOINT, HF_TOKEN, HF_HUB_CACHE and its timeouts from the environment. Its `snapshot_download` falls back to the
+cache when the hub is away, and checks only lengths; so the commit comes from `model_info`, which raises, and every byte
+is compared with the hub's checksums afterwards.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import difflib
 import glob
 import os
 import re
-import threading
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from beear_gate.checksums import checksum_like, listed_checksum
 from beear_gate.errors import HubUnavailable, IncompleteError, UsageError
 from beear_gate.hub_cache import is_offline, pull_cached
+from beear_gate.hub_download import bar, compare, download
 from beear_gate.hub_errors import answers_badly, client_errors, explain, host_of
 from beear_gate.manifest import (
     hash_files,
@@ -32,7 +30,7 @@ from beear_gate.manifest import (
     quoted,
     verify_unchanged,
 )
-from beear_gate.records import FileRecord, HubScan, ModelSnapshot, Tick, no_tick
+from beear_gate.records import HubScan, ModelSnapshot, Tick, no_tick
 from beear_gate.request import MAX_PULL_GB
 
 if TYPE_CHECKING:
@@ -139,7 +137,7 @@ def pull_hub(
         raise UsageError(f"{repo} holds no transformers model: it has no config.json at this revision.", _NO_CONFIG)
     _refuse_too_large(repo, wanted, max_gb)
     commit = str(info.sha)
-    folder = _download(repo, commit, wanted, cache_dir, tick, endpoint)
+    folder = download(repo, commit, wanted, cache_dir, tick, endpoint)
     opened, ignored = list_folder(folder)
     if only is not None:  # another pull may have left more in the cache
         opened = tuple(name for name in opened if name in only)
@@ -149,7 +147,7 @@ def pull_hub(
             f"Delete {folder} and pull again.",
         )
     files = hash_files(folder, opened, tick)
-    _compare(folder, files, wanted, repo)
+    compare(folder, files, wanted, repo)
     left = {printable(name) for name in listed.keys() - wanted.keys()} | set(ignored)
     return ModelSnapshot(repo, commit, folder, files, tuple(sorted(left)), _scanned(info.security_repo_status))
 
@@ -209,11 +207,11 @@ def pull_with_pickles(
             local_dir=folder,
             allow_patterns=[glob.escape(name) for name in wanted],
             endpoint=endpoint,
-            tqdm_class=_bar(tick, label, total),
+            tqdm_class=bar(tick, label, total),
         )
     except client_errors() as error:
         raise explain(error, snapshot.model, snapshot.commit, endpoint) from None
-    _compare(folder, hash_files(folder, wanted, tick), wanted, snapshot.model)
+    compare(folder, hash_files(folder, wanted, tick), wanted, snapshot.model)
     opened, ignored = list_folder(folder)
     return ModelSnapshot(snapshot.model, snapshot.commit, folder, hash_files(folder, opened, tick), ignored)
 
@@ -239,7 +237,7 @@ def pull_beside(
                 revision=snapshot.commit,
                 cache_dir=cache_dir,
                 endpoint=endpoint,
-                tqdm_class=_bar(no_tick, name, 0),
+                tqdm_class=bar(no_tick, name, 0),
             )
         except client_errors() as error:
             raise explain(error, snapshot.model, snapshot.commit, endpoint) from None
@@ -286,80 +284,3 @@ def _resolve(repo: str, revision: str | None, endpoint: str | None) -> ModelInfo
             "Check HF_ENDPOINT: the hub or a mirror before it does not keep commits apart.",
         )
     return info
-
-
-def _download(
-    repo: str, commit: str, wanted: Mapping[str, RepoSibling], cache_dir: Path | None, tick: Tick, endpoint: str | None
-) -> Path:
-    """The cache's folder for this commit, holding the wanted files."""
-    from huggingface_hub import snapshot_download
-
-    total = sum(sibling.size or 0 for sibling in wanted.values())
-    label = f"pulling {repo}"
-    tick(label, 0, total)
-    try:
-        folder = snapshot_download(
-            repo,
-            revision=commit,
-            cache_dir=cache_dir,
-            # Exact names, not patterns: a name may itself hold `*` or `[`.
-            allow_patterns=[glob.escape(name) for name in wanted],
-            endpoint=endpoint,
-            tqdm_class=_bar(tick, label, total),
-        )
-    except client_errors() as error:
-        raise explain(error, repo, commit, endpoint) from None
-    tick(label, total, total)
-    return Path(folder).resolve()
-
-
-def _bar(tick: Tick, label: str, total: int) -> type[Any]:
-    """A tqdm class that draws nothing and hands the client's byte counts to `tick`."""
-    from huggingface_hub.utils.tqdm import tqdm
-
-    seen = 0
-    lock = threading.Lock()  # the client's worker threads share the bars
-
-    class TickBar(tqdm):
-        """The client makes several: one counts files, two count the same bytes (received and written)."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self.bytes = 0 if kwargs.get("unit") == "B" else None
-            super().__init__(*args, **(kwargs | {"disable": True}))  # type: ignore[no-untyped-call]
-
-        def update(self, n: float | None = 1) -> None:
-            nonlocal seen
-            if self.bytes is None:
-                return
-            with lock:
-                self.bytes += int(n or 0)
-                seen = max(seen, self.bytes)
-                tick(label, min(seen, total), total)
-
-    return TickBar
-
-
-def _compare(folder: Path, files: tuple[FileRecord, ...], wanted: Mapping[str, RepoSibling], repo: str) -> None:
-    """Raise IncompleteError unless every file has the size and checksum that the hub lists for it."""
-    for file in files:
-        sibling = wanted[file.path]
-        expected = listed_checksum(sibling)
-        actual = checksum_like(expected, folder / file.path, file.sha256)
-        if not expected:
-            raise IncompleteError(
-                f"The hub lists no checksum for {quoted(file.path)} of {repo}, so its bytes cannot be trusted.",
-                "Use a hub that lists git or LFS checksums, or scan a folder whose origin you know.",
-            )
-        if expected != actual:
-            _forget(folder / file.path)
-            raise IncompleteError(
-                f"{quoted(file.path)} of {repo} is not what the hub lists: its checksum is {actual}, not {expected}.",
-                "It was taken out of the cache: pull again; if that changes nothing, the hub or a proxy alters it.",
-            )
-
-
-def _forget(file: Path) -> None:
-    """Take a file that is not what its name in the cache says out of it, so that the next pull fetches it alone."""
-    with suppress(OSError):
-        file.resolve().unlink()
-        file.unlink(missing_ok=True)

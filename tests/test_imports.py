@@ -22,9 +22,10 @@ GROUND = {"errors", "records", "policy", "triggers", "redact", "manifest", "requ
 STAGES: dict[str, set[str]] = {
     "policy_files": {"hub_data"},
     "changes": {"lm"},
-    "hub": {"hub_errors", "hub_cache", "checksums"},
+    "hub": {"hub_errors", "hub_cache", "hub_download", "checksums"},
     "hub_cache": {"checksums"},
     "hub_data": {"hub_errors"},
+    "hub_download": {"hub_errors", "checksums"},
     "hub_errors": set(),
     "checksums": set(),
     "release": {"report"},
