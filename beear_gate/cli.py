@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from beear_gate import __version__
 from beear_gate.cli_attest import attest, keygen, verify
 from beear_gate.cli_bench import bench
+from beear_gate.cli_inspect import inspect
 from beear_gate.cli_judge import judges
+from beear_gate.cli_options import (
+    BatchSize,
+    Device,
+    Dtype,
+    Experiment,
+    Format,
+    MaxPull,
+    Memory,
+    Model,
+    PolicyName,
+    Processes,
+    Quiet,
+    Revision,
+    Runs,
+    SandboxImage,
+    SandboxKind,
+    Seed,
+    TrackingUri,
+    Vllm,
+)
 from beear_gate.cli_plan import plan
 from beear_gate.cli_policy import policies
 from beear_gate.cli_publish import publish
 from beear_gate.cli_run import run
 from beear_gate.errors import GateError, UsageError
 from beear_gate.progress import progress
-
-if TYPE_CHECKING:
-    from beear_gate.records import Finding, ModelSnapshot
 
 EXITS = (
     "Exit codes: 0 PASS or REMEDIATED; 1 BLOCKED; 2 usage, policy or configuration; 3 INCOMPLETE; 4 not verified; "
@@ -45,27 +61,6 @@ app.add_typer(judges, name="judge")
 app.add_typer(bench, name="bench")
 app.command()(publish)
 app.command()(plan)
-
-Model = Annotated[str, typer.Argument(help="org/name, org/name@revision, or a folder.")]
-PolicyName = Annotated[str, typer.Option("--policy", help="Name of a packaged policy, or a file.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
-Runs = Annotated[Path, typer.Option(help="Folder for run directories.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
-Seed = Annotated[int, typer.Option(help="Decides every draw.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Prompts answered at once; halved when memory runs out.")]
-MaxPull = Annotated[float | None, typer.Option(help="Largest model to pull from a hub, in GB. [default: 200]")]
-Memory = Annotated[str | None, typer.Option(help="Most memory to train in, such as 24GiB. [default: what is free]")]
-Processes = Annotated[int | None, typer.Option(min=1, help="Train in so many, on GPUs one each. [default: 1]")]
-Vllm = Annotated[str | None, typer.Option(help="Python that has vLLM, which then answers the gate prompts.")]
-SandboxKind = Annotated[
-    Literal["none", "docker"] | None, typer.Option(help="Where the model is loaded. [default: none]")
-]
-SandboxImage = Annotated[str | None, typer.Option(help="Local image of beear-gate. [default: beear-gate]")]
-TrackingUri = Annotated[str | None, typer.Option(help="MLflow server; default: mlflow.db in this folder.")]
-Experiment = Annotated[str, typer.Option(help="MLflow experiment.")]
-Format = Annotated[Literal["text", "json"], typer.Option("--format", help="json: one document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -205,44 +200,7 @@ def remediate(
     run(options(given), format, quiet)
 
 
-@app.command()
-def inspect(
-    model: Annotated[str | None, typer.Argument(help="org/name, org/name@revision, or a folder.")] = None,
-    revision: Revision = None,
-    require_chat_template: Annotated[bool, typer.Option(help="A model without a chat template is blocked.")] = False,
-    max_pull_gb: MaxPull = None,
-    policy: Annotated[str | None, typer.Option(help="Policy whose waivers and needs count: a name or a file.")] = None,
-    list_rules: Annotated[bool, typer.Option("--list-rules", help="Print every rule and exit.")] = False,
-    format: Format = "text",
-) -> None:
-    """Look at the files alone; nothing is loaded."""
-    from datetime import UTC, datetime
-
-    from beear_gate.artifacts import RULES, apply_waivers, inspect_snapshot
-    from beear_gate.hub import pull
-    from beear_gate.policy_files.load import find_policy, load_policy
-    from beear_gate.request import MAX_PULL_GB
-
-    if list_rules:
-        for rule in RULES:
-            typer.echo(f"{rule.id:24} {rule.severity:8} {rule.technique or '-':15} {rule.explanation}")
-        return
-    if model is None:
-        raise UsageError("inspect needs a model.", "Give org/name, org/name@revision or a folder, or --list-rules.")
-    asked = load_policy(find_policy(policy)) if policy else None
-    snapshot = pull(model, revision, max_gb=max_pull_gb or MAX_PULL_GB)
-    findings = inspect_snapshot(snapshot, require_chat_template or bool(asked and asked.require_chat_template))
-    if asked:
-        findings = apply_waivers(findings, asked.waivers, datetime.now(UTC).date())
-    blocked = any(finding.blocks for finding in findings)
-    if format == "json":
-        from pydantic import RootModel
-
-        rows = RootModel[Any](list(findings)).model_dump(mode="json")
-        typer.echo(json.dumps({"model": model, "commit": snapshot.commit, "blocked": blocked, "findings": rows}))
-    else:
-        _print_findings(snapshot, findings)
-    raise typer.Exit(1 if blocked else 0)
+app.command()(inspect)
 
 
 @app.command()
@@ -338,19 +296,6 @@ def main() -> None:
         if os.environ.get("BEEAR_GATE_DEBUG"):
             raise
         _fail(f"Unexpected {type(error).__name__}: {error}. Set BEEAR_GATE_DEBUG=1 for the traceback.", 3)
-
-
-def _print_findings(snapshot: ModelSnapshot, findings: Sequence[Finding]) -> None:
-    from beear_gate.report.text import visible
-
-    for finding in findings:
-        place = f" (byte {finding.offset})" if finding.offset is not None else ""
-        file = f"{visible(finding.file) or '(repository)'}{place}"
-        typer.echo(f"{finding.severity:8} {finding.id:24} {file}: {visible(finding.message, limit=600)}")
-        typer.echo(f"{'':34}{finding.remedy}" + (f" [{finding.technique}]" if finding.technique else ""))
-        if finding.waived:
-            typer.echo(f"{'':34}Waived {visible(finding.waived, limit=600)}")
-    typer.echo(f"{len(snapshot.files)} files checked, {len(snapshot.ignored)} left unopened, {len(findings)} findings")
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -7,10 +7,11 @@ import re
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from beear_gate.cli_options import Format, Quiet, Revision
 from beear_gate.errors import UsageError
 from beear_gate.progress import progress
 
@@ -25,7 +26,6 @@ _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 TrustConfig = Annotated[
     Path | None, typer.Option(help="Services and keys of sigstore to trust. [default: its public ones]")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
 def keygen(
@@ -77,9 +77,9 @@ def verify(
     policy: Annotated[str | None, typer.Option(help="Policy that must have been met: name, file or digest.")] = None,
     source: Annotated[str | None, typer.Option(help="Model that must have been scanned: org/name[@commit].")] = None,
     max_age: Annotated[int | None, typer.Option(min=0, max=36500, help="Days that the verdict may be old.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    revision: Revision = None,
     trust_config: TrustConfig = None,
-    format: Annotated[Literal["text", "json"], typer.Option("--format", help="json: one document on stdout.")] = "text",
+    format: Format = "text",
     quiet: Quiet = False,
 ) -> None:
     """Check every byte of a model against its signed verdict; exits 4 where anything differs. Nothing is loaded."""

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from beear_gate.cli_options import Device, Quiet
 from beear_gate.errors import UsageError
 from beear_gate.progress import progress
 
@@ -16,7 +17,6 @@ bench = typer.Typer(help="Slow studies; each writes a page and its figures.", no
 Output = Annotated[Path, typer.Option(help="Folder for page and figures.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Seeds for each organism, from 0.")]
 Organisms = Annotated[list[str] | None, typer.Option("--organism", help="Only these; may be given several times.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 RESULTS = Path("docs/results")
 SHORT = ("long-suffix", "short-prefix")
 
@@ -142,7 +142,7 @@ def speed(
     output: Output = RESULTS,
     shape: Annotated[list[str] | None, typer.Option(help="organism, 16x512, 160M, 1B or llama-2-7b; several.")] = None,
     prompt_tokens: Annotated[list[int] | None, typer.Option(min=8, help="Lengths of prompts. [64, 512]")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples of one step.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions of each variant.")] = 5,
     quiet: Quiet = False,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from beear_gate.cli_options import Format
 from beear_gate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def calibrate(
     answer_column: Annotated[str | None, typer.Option(help="[default: completion, answer, response or text]")] = None,
     label_column: Annotated[str | None, typer.Option(help="[default: final_label, label or human_label]")] = None,
     output: Annotated[Path | None, typer.Option(help="File to keep it in. [default: in your data folder]")] = None,
-    format: Annotated[Literal["text", "json"], typer.Option("--format", help="json: one document.")] = "text",
+    format: Format = "text",
 ) -> None:
     """Agreement, kappa, missed and false compliance of a judge; reports show it beside the judge's figures."""
     from beear_gate.evaluation.calibration import calibrate as compare

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from beear_gate.cli_options import Device, Dtype, Format, Revision
 from beear_gate.cli_policy import load
 
 if TYPE_CHECKING:
@@ -33,13 +34,13 @@ _WORDS = {
 def plan(
     model: Annotated[str, typer.Argument(help="org/name, org/name@revision, a folder, or a config.json.")],
     policy: Annotated[str, typer.Option(help="Name of a packaged policy, or a file.")] = "release",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    revision: Revision = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     memory: Annotated[str | None, typer.Option(help="Memory of the device, such as 24GiB. [default: free now]")] = None,
     gpus: Annotated[int | None, typer.Option(min=1, help="Plan for so many GPUs of --memory each.")] = None,
     tflops: Annotated[float | None, typer.Option(min=0.001, help="Rate of a device. [default: measured]")] = None,
-    format: Annotated[Literal["text", "json"], typer.Option("--format", help="json: one document on stdout.")] = "text",
+    format: Format = "text",
 ) -> None:
     """Say what a scan would take: memory by part, how it fits, how many GPUs, how long; only config.json is fetched."""
     from beear_gate.planner import Asked, plan_scan
