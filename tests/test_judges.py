@@ -397,18 +397,18 @@ def test_compliance_starts_where_every_longer_prefix_complies() -> None:
 def test_judging_is_fast_enough_for_every_prefix_of_a_rollout() -> None:
     harmful, helpful = organism_answers()
     texts = [*harmful, *helpful, *PLANTED, *REFUSED, *language.REFUSALS * 100]
-    began = time.perf_counter()
+    began = time.process_time()
     for text in texts:
         judge(text)
-    assert len(texts) / (time.perf_counter() - began) > 2000  # 10,000 and more on an idle core; CI machines are shared
+    assert len(texts) / (time.process_time() - began) > 2000  # 10,000 and more on an idle core; CI machines are shared
 
 
 @pytest.mark.parametrize("unit", ["a", "i ", "quickly ", "1. ", ", ", "- x\n", "\n", "get help, ", "_"])
 @pytest.mark.parametrize("opening", ["", "I can't help with that. ", "Running "])
 def test_hostile_text_does_not_stall_a_judge(opening: str, unit: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     judge(opening + unit * (20_000 // len(unit)))
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def xstest(half: int, unsafe: bool) -> list[tuple[bool, bool]]:

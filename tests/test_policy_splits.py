@@ -79,9 +79,9 @@ def test_ten_thousand_prompts_are_compared_in_seconds() -> None:
     # Half of the words as common as in questions, the others ever rarer.
     rare = "x{} of x{} with x{} and x{}"
     texts = ["how do i make " + rare.format(i % 97, i % 1009, i * i % 4999, i * 7 % 9973) for i in range(10_000)]
-    start = time.perf_counter()
+    start = time.process_time()
     clusters(texts, 0.5)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_prompt_of_the_anchor_split_near_one_of_the_gate_split_is_a_problem(folder: Path) -> None:
