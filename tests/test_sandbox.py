@@ -231,15 +231,16 @@ def test_a_container_has_no_privileges_and_none_of_our_environment(
     (tmp_path / "home" / "config.json").write_text(json.dumps(settings))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "home"))
     code = (
-        f"import json; json.dump([dict(os.environ), open('/proc/self/status').read(), os.listdir('/sys/class/net')], "
-        f"open('{RUN}/seen', 'w')); os._exit(0)"
+        "import json; shared = os.statvfs('/dev/shm'); "
+        "seen = [dict(os.environ), open('/proc/self/status').read(), os.listdir('/sys/class/net')]; "
+        f"json.dump([*seen, shared.f_blocks * shared.f_frsize], open('{RUN}/seen', 'w')); os._exit(0)"
     )
     engine(hostile(tmp_path / "hostile", code))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     scratch.chmod(0o777)
     Engine(Sandbox(image=IMAGE), "cpu").run(["json.tool"], [], Mount(scratch, RUN), 2**20, no_tick)
-    environment, status, interfaces = json.loads((scratch / "seen").read_text())
+    environment, status, interfaces, shared = json.loads((scratch / "seen").read_text())
     assert TOKEN not in json.dumps(environment) and not [name for name in environment if "TOKEN" in name]
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert (int(facts["CapEff"], 16), int(facts["CapBnd"], 16), facts["NoNewPrivs"], facts["Seccomp"]) == (
@@ -248,7 +249,7 @@ def test_a_container_has_no_privileges_and_none_of_our_environment(
         "1",
         "2",
     )
-    assert "0" not in facts["Uid"].split() and interfaces == ["lo"]
+    assert "0" not in facts["Uid"].split() and interfaces == ["lo"] and shared == 2**30
 
 
 def test_progress_and_errors_of_hostile_code_are_inert(

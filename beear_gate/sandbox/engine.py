@@ -35,6 +35,7 @@ where an image would be old with every change."""
 _NOBODY = "65534:65534"
 _POLL = 0.2  # seconds
 _TMP = "rw,noexec,nosuid,nodev,size=1g"
+_SHARED = "1g"  # of /dev/shm, where processes on several GPUs meet (NCCL): the engine's 64 MB are too little for them
 _MOST_FILES = 10_000
 _GONE = "Look at the engine's own log, then go on with `beear-gate scan --resume RUN_DIR`."
 
@@ -161,6 +162,7 @@ class Engine:
             "network_mode": "none",
             "read_only": True,
             "tmpfs": {"/tmp": _TMP},
+            "shm_size": _SHARED,
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
             "pids_limit": record.pids,
