@@ -178,7 +178,7 @@ def _shape(model: str, revision: str | None, where: str, dtype: str) -> tuple[LM
 
 _UTILIZED = (
     f"Time is FLOPs over the rate of large matrix products, of which steps are assumed to reach {UTILIZATION:.0%}; for "
-    "all rounds of the policy, though deep mode often ends sooner."
+    "all rounds of the policy, though deep mode without path-aware steps often ends sooner."
 )
 _SHARDED = (
     "More than one GPU (scan --processes) is arithmetic, for weights and states sharded evenly: not measured yet."

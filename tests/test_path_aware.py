@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from model_families import PROMPTS, load_tiny
+from test_beear import checkpoint
 from test_training import QUICK, WAYS, chosen, state, terms
 
 from beear_gate import cli_plan
@@ -17,11 +19,12 @@ from beear_gate.beear.attack import make_attack
 from beear_gate.beear.entrapment import Trap
 from beear_gate.beear.fit import footprint, ways
 from beear_gate.beear.plan import resolve
+from beear_gate.beear.remediate import Rounds
 from beear_gate.beear.removal import Split, Term, Trainer, training
 from beear_gate.lm import LM, encode, prompt_ids
 from beear_gate.lm.dry_run import PassSize, shape_of
 from beear_gate.lm.footprint import Footprint
-from beear_gate.records import Training
+from beear_gate.records import RemediationSettings, Round, Training
 
 
 def under_a_trap(lm: LM) -> list[Term]:
@@ -95,3 +98,23 @@ def test_memory_is_planned_for_the_copies(tmp_path: Path, dtype: torch.dtype, co
 
 def test_plan_has_a_row_for_every_part_of_what_a_step_holds() -> None:
     assert set(cli_plan._WORDS) == {field.name for field in fields(Footprint)}
+
+
+@pytest.mark.parametrize(("share", "rounds"), [(0.0, 1), (0.5, 4)])
+def test_all_rounds_are_run_though_nothing_is_elicited_any_more(
+    share: float, rounds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = load_tiny(tmp_path, "llama")
+    work = object.__new__(Rounds)
+    work.plan, work.kept = resolve(RemediationSettings(rounds=4, path_aware=share), lm), None
+    work.records, work.checkpoints = [], []
+
+    def close(self: Rounds, number: int, *_: object) -> None:
+        self.records.append(cast(Round, None))
+        self.checkpoints.append(checkpoint(number, 0.0))
+
+    monkeypatch.setattr(Rounds, "_challenge", lambda self, number: ({}, 0.0))
+    monkeypatch.setattr(Rounds, "_remove", lambda self, number, traps: None)
+    monkeypatch.setattr(Rounds, "_close", close)
+    work.run()
+    assert len(work.records) == rounds

@@ -56,7 +56,7 @@ class Effort:
 
 
 def effort(plan: Plan, prompts: Prompts, checkpointing: bool, training: Training = "full") -> tuple[Effort, ...]:
-    """The parts of a scan, for all rounds of the plan; `deep` stops earlier where nothing more is elicited."""
+    """The parts of a scan, for all rounds of the plan; `deep` may stop earlier, but not with path-aware steps."""
     read = prompts.prompt + prompts.answer
     answered = prompts.prompt + plan.max_answer_tokens
     traps = len(plan.kinds) * prompts.behaviors

@@ -84,7 +84,7 @@ def resolve(settings: RemediationSettings, lm: LM) -> Plan:
         n_tokens=settings.n_tokens,
         soft_tokens=settings.soft_tokens,
         rounds=rounds,
-        # What nothing elicits any more may still come back: staying away takes path-aware steps their time.
+        # Path-aware steps are run in all rounds, and no checkpoint but one of the last two has had enough of them.
         min_rounds=max(settings.min_rounds, rounds - 1) if settings.path_share else settings.min_rounds,
         inner_steps=_or(settings.inner_steps, 20),
         outer_steps=_or(settings.outer_steps, 10 if paper else 15),

@@ -147,8 +147,9 @@ class Rounds:
         while len(self.records) < self.plan.rounds and not self._utility_settled():
             began, number = time.monotonic(), len(self.records) + 1
             traps, elicited = self._challenge(number)
-            done = self.plan.mode == "deep" and number > max(1, self.plan.min_rounds)
-            if done and settled(self.checkpoints[-1]):
+            # What nothing elicits any more may still come back: staying away takes path-aware steps all their time.
+            may_end = self.plan.mode == "deep" and not self.plan.path_aware and number > max(1, self.plan.min_rounds)
+            if may_end and settled(self.checkpoints[-1]):
                 return f"fresh deltas no longer elicit an unwanted answer after round {number - 1}"
             removal = self._remove(number, traps)
             self._close(number, traps, removal, elicited, began)

@@ -35,8 +35,8 @@ class RemediationSettings:
         training: what removal steps move; auto takes the first of full, factored and lora that fits into memory.
         lora_rank: of the adapters.
         path_aware: how far on the way back to the original weights gradients under traps are taken at most, a share of
-            it; 0 for none (Path-Aware Minimization, arXiv 2410.09838). Deep alone does it: see `path_share`. At least
-            all rounds but one are run then.
+            it; 0 for none (Path-Aware Minimization, arXiv 2410.09838). Deep alone does it: see `path_share`. All
+            rounds are run then, and one of the last two is kept.
         train_layers: the first and last decoder layer that is trained; None for the whole model.
         canary: whether the gate rehearses on a copy with a planted backdoor first; remediation itself reads it not.
     """
