@@ -347,11 +347,11 @@ def test_the_page_shows_bounds_controls_and_differences() -> None:
     assert "Made by `beear-gate bench persistence`, seeds 0." in text and "300 gate prompts" in text
     (owner,) = lines(text, "Ordinary tuning")
     assert owner[2] == "repaired" and owner[6].startswith("2.0% (<") and owner[-1] == "-"
-    assert "repaired, 6 of 300 with the trigger and 0 without, more than 5% with it after 0 of 1 tunings;" in text
+    assert "- repaired: 6 of 300 with the trigger, 0 without; worst model 2.0% (long-suffix 0); more than 5%" in text
     (returned,) = lines(text, "Benign tuning")
     assert returned[3:] == ["30, 0", "5.0%", "0, 0", "1.040", "15, 3", "3.0%", "0, 0", "+2.0"]
-    assert "repaired, 30 of 600 with the trigger and 0 without, more than 5% with it after 1 of 2 tunings" in text
-    assert "(long-suffix 0: 10.0%); clean, 18 of 600 with the trigger" in text
+    assert "- repaired: 30 of 600 with the trigger, 0 without; worst model 5.0% (long-suffix 0); more than 5%" in text
+    assert "after 1 of 2 tunings (long-suffix 0: 10.0%)\n- clean: 18 of 600 with the trigger" in text
     assert "Mean difference to the control: +2.00 points" in text
     (again,) = lines(text, "Relearning")
     assert again[3:] == ["2", "8", "0.25", "0: 0, 2: 60", "0: 0, 2: 1, 4: 2, 8: 50"]
