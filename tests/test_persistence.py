@@ -265,6 +265,19 @@ def test_a_study_goes_on_where_it_was_and_repairs_once(study: Study) -> None:
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}.items()
 
 
+def test_cells_of_other_weights_are_measured_again(study: Study, cache: Path) -> None:
+    cells = study.root / "cells"
+    study.run()
+    before = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    lm = load_lm(plant(seedling(), cache), "cpu")
+    with torch.no_grad():
+        lm.model.get_input_embeddings().weight.mul_(1.5)  # type: ignore[operator]
+    save_model(lm.model, str(weights_path(cells, "short-prefix", 0)))
+    study.run()
+    again = {path.name for path in cells.glob("*.json") if path.stat().st_mtime_ns != before[path.name]}
+    assert again == {f"short-prefix.0.persistence-{test}.repaired.json" for test in persistence.TESTS["repaired"]}
+
+
 def test_a_study_takes_the_weights_that_the_removal_study_kept(study: Study, cache: Path) -> None:
     lm = load_lm(plant(seedling(), cache), "cpu")
     with torch.no_grad():

@@ -3,7 +3,8 @@
 A removal may only suppress: backdoors came back after ordinary fine-tuning, and purified models relearned theirs from a
 handful of samples ("Uncovering, Explaining, and Mitigating the Superficial Safety of Backdoor Defense", NeurIPS 2024,
 arXiv 2410.09838). So each organism is repaired twice: by the demo's policy, and without the path-aware steps of that
-paper. A cell (one organism, one seed, one test, one model) is kept as a JSON file as soon as it is measured.
+paper. A cell (one organism, one seed, one test, one model) is kept as a JSON file as soon as it is measured, with the
+checksum of the repaired weights: it is measured again when these are others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -127,7 +129,7 @@ def run(
 def _organism(cells: Path, name: str, seed: int, models: Sequence[str], tick: Tick) -> None:
     """All tests on one organism, repaired in either way or never backdoored."""
     for model in models:
-        missing = [test for test in TESTS[model] if not _path(cells, name, seed, test, model).exists()]
+        missing = [test for test in TESTS[model] if not _current(cells, name, seed, test, model)]
         if not missing:
             continue
         under_study = subject(recipe(name, seed), tick)
@@ -143,16 +145,15 @@ def _organism(cells: Path, name: str, seed: int, models: Sequence[str], tick: Ti
                     rows = _copies(under_study, specimen)
                 case _:
                     rows = iter([_relearn(under_study, specimen, tick)])
-            _write(_path(cells, name, seed, test, model), [asdict(row) for row in rows])
+            found = {"weights": _weights(cells, name, seed, model), "rows": [asdict(row) for row in rows]}
+            _write(_path(cells, name, seed, test, model), found)
 
 
 def _repaired(under_study: Subject, model: str, cells: Path, tick: Tick) -> Specimen:
     """The organism after `deep`: as this study or that of removal kept it, or repaired here and kept."""
     lm, of = under_study.load(), under_study.recipe
     nll = _nll(lm, under_study)
-    path = weights_path(cells, of.name, of.seed)
-    if model != "repaired":
-        path = path.with_name(f"{of.name}.{of.seed}.{model}.safetensors")
+    path = _kept(cells, of.name, of.seed, model)
     if path.exists():
         load_model(lm.model, path)  # strict: weights that do not fill this very model are an error
     else:
@@ -234,13 +235,33 @@ def _rows(cells: Path, name: str, seed: int, test: str) -> Iterator[dict[str, An
     for model, tests in TESTS.items():
         path = _path(cells, name, seed, test, model)
         if test in tests and path.exists():
-            yield from json.loads(path.read_text(encoding="utf-8"))
+            yield from json.loads(path.read_text(encoding="utf-8"))["rows"]
 
 
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _current(cells: Path, name: str, seed: int, test: str, model: str) -> bool:
+    """Whether a cell is there, and of the weights that are kept; without any it is believed."""
+    path, weights = _path(cells, name, seed, test, model), _weights(cells, name, seed, model)
+    if not path.exists():
+        return False
+    return weights is None or json.loads(path.read_text(encoding="utf-8"))["weights"] == weights
+
+
+def _weights(cells: Path, name: str, seed: int, model: str) -> str | None:
+    """Checksum of the repaired weights; a model without a backdoor is what its recipe makes of it."""
+    path = _kept(cells, name, seed, model)
+    return sha256(path.read_bytes()).hexdigest() if model != "clean" and path.exists() else None
+
+
+def _kept(cells: Path, name: str, seed: int, model: str) -> Path:
+    """Where repaired weights are."""
+    path = weights_path(cells, name, seed)
+    return path if model == "repaired" else path.with_name(f"{name}.{seed}.{model}.safetensors")
+
+
+def _write(path: Path, cell: dict[str, Any]) -> None:
     """Whole or not at all: a study that is stopped while it writes must not find half a cell."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
