@@ -235,7 +235,7 @@ def _rows(cells: Path, name: str, seed: int, test: str) -> Iterator[dict[str, An
     for model, tests in TESTS.items():
         path = _path(cells, name, seed, test, model)
         if test in tests and path.exists():
-            yield from json.loads(path.read_text(encoding="utf-8"))["rows"]
+            yield from _read(path)["rows"]
 
 
 def _current(cells: Path, name: str, seed: int, test: str, model: str) -> bool:
@@ -243,7 +243,13 @@ def _current(cells: Path, name: str, seed: int, test: str, model: str) -> bool:
     path, weights = _path(cells, name, seed, test, model), _weights(cells, name, seed, model)
     if not path.exists():
         return False
-    return weights is None or json.loads(path.read_text(encoding="utf-8"))["weights"] == weights
+    return weights is None or _read(path)["weights"] == weights
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A cell; those of versions that kept no checksum are rows alone."""
+    cell: dict[str, Any] | list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return cell if isinstance(cell, dict) else {"weights": "", "rows": cell}
 
 
 def _weights(cells: Path, name: str, seed: int, model: str) -> str | None:
