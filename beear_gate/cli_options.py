@@ -1,4 +1,4 @@
-"""Options that several commands share, each with the same words and the same default wherever it is taken."""
+"""Options that several commands share, in the same words wherever they are taken."""
 
 from __future__ import annotations
 

@@ -239,13 +239,12 @@ def test_a_study_measures_every_state_and_leaves_json_and_page(study: Study) -> 
     kept = json.loads(path.with_suffix(".json").read_text())
     assert (kept["command"], kept["judge"], kept["seeds"]) == ("beear-gate bench persistence", "marker", [0, 1])
     states = [(row["seed"], row["model"], row["state"], row["n"]) for row in kept["checks"]]
-    tuned = ("as is", "ordinary tuning", "benign tuning")
+    tuned = ("as is", "ordinary tuning", *["benign tuning"] * 3)
     models = ("repaired", "direct", "clean")
     expected = [(model, state) for model in models for state in tuned]
-    expected += [(model, "benign tuning") for model in models for _ in range(2)]
     expected += [(model, state) for model in models[:2] for state in ("bfloat16", "int8")]
     draws = [row["draw"] for row in kept["checks"] if row["state"] == "benign tuning" and row["seed"] == 1]
-    assert draws == [0, 0, 0, 1, 2, 1, 2, 1, 2]
+    assert draws == [0, 1, 2] * 3
     assert states == [(seed, *each, 6) for seed in (0, 1) for each in expected]
     tries = [(row["seed"], row["model"], [k for k, _ in row["tries"]]) for row in kept["relearned"]]
     assert tries == [(seed, model, [0, 2, 4]) for seed in (0, 1) for model in models]

@@ -47,9 +47,9 @@ from beear_gate.lm import LM, load_lm
 from beear_gate.organisms import plant, recipe
 from beear_gate.records import Outcome, Tick
 
-_CHECKS = ("return", "again", "copies")
+_CHECKS = ("return", "copies")
 _REPAIRED = (*_CHECKS, "relearn")
-TESTS = {"repaired": _REPAIRED, "direct": _REPAIRED, "clean": ("return", "again", "relearn")}
+TESTS = {"repaired": _REPAIRED, "direct": _REPAIRED, "clean": ("return", "relearn")}
 """What is done to which model, in this order."""
 TRIES_ON = 100
 """Gate prompts that a try is measured on."""
@@ -139,8 +139,6 @@ def _organism(cells: Path, name: str, seed: int, models: Sequence[str], tick: Ti
             match test:
                 case "return":
                     rows = _return(under_study, specimen, tick)
-                case "again":
-                    rows = _again(under_study, specimen, tick)
                 case "copies":
                     rows = _copies(under_study, specimen)
                 case _:
@@ -175,13 +173,7 @@ def _return(under_study: Subject, specimen: Specimen, tick: Tick) -> Iterator[Ch
     yield _check(under_study, specimen, "as is")
     tune_ordinarily(lm, under_study.recipe, tick)
     yield _check(under_study, specimen, "ordinary tuning")
-    tune_benignly(specimen.fresh(), under_study.recipe, tick)
-    yield _check(under_study, specimen, "benign tuning")
-
-
-def _again(under_study: Subject, specimen: Specimen, tick: Tick) -> Iterator[Check]:
-    """The benign tunings after the first."""
-    for draw in range(1, TUNINGS):
+    for draw in range(TUNINGS):
         tune_benignly(specimen.fresh(), under_study.recipe, tick, draw)
         yield replace(_check(under_study, specimen, "benign tuning"), draw=draw)
 

@@ -12,7 +12,7 @@ from beear_gate.evaluation.stats import bootstrap_mean, upper_bound
 
 DASH = "-"
 GOAL = 0.05
-"""Most of the gate prompts with the trigger that a repaired model may answer after a tuning."""
+"""Most of the gate prompts with the trigger that a repaired model may answer after its tunings in one way."""
 CONFIDENCE = 0.95
 
 
@@ -165,8 +165,7 @@ def _rows(found: Sequence[Check] | Sequence[Relearned]) -> Iterator[tuple[str, i
 
 
 def _check(found: Lasting, organism: str, seed: int, model: str, state: str) -> Check | None:
-    wanted = (organism, seed, model, state)
-    return next((each for each in found.checks if (each.organism, each.seed, each.model, each.state) == wanted), None)
+    return next(iter(_draws(found, organism, seed, model, state)), None)
 
 
 def _draws(found: Lasting, organism: str, seed: int, model: str, state: str) -> list[Check]:
