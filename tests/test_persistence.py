@@ -19,6 +19,7 @@ from torch import nn
 from beear_gate.bench import persistence
 from beear_gate.bench import persistence_trials as trials
 from beear_gate.bench.job import Job
+from beear_gate.bench.persistence_cells import TESTS
 from beear_gate.bench.persistence_page import page
 from beear_gate.bench.persistence_records import Check, Lasting, Relearned
 from beear_gate.bench.removal import weights_path
@@ -257,11 +258,27 @@ def test_a_study_goes_on_where_it_was_and_repairs_once(study: Study) -> None:
     first = study.run().with_suffix(".json").read_text()
     cells = study.root / "cells"
     assert study.shares == [0.75, 0.0] and not list(cells.glob("*.partial"))
+    (study.root / "results/persistence.json").unlink()
     (cells / "short-prefix.0.persistence-relearn.repaired.json").unlink()
     before = {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
     assert study.run().with_suffix(".json").read_text() == first
     assert len(study.shares) == 2, "the repaired weights were kept"
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}.items()
+
+
+def test_a_study_goes_on_from_a_committed_table(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = study.run().with_suffix(".json").read_text()
+    for path in (study.root / "cells").iterdir():
+        path.unlink()
+
+    def measure(*given: object) -> None:
+        raise AssertionError("the table has it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(persistence, "subject", measure)
+        assert study.run().with_suffix(".json").read_text() == first
+    study.run((0, 1))
+    assert len(study.shares) == 4, "seed 1 was not in the table"
 
 
 def test_cells_of_other_weights_are_measured_again(study: Study, cache: Path) -> None:
@@ -276,7 +293,7 @@ def test_cells_of_other_weights_are_measured_again(study: Study, cache: Path) ->
     old.write_text(json.dumps(json.loads(old.read_text())["rows"]))  # as versions before wrote it
     study.run()
     again = {path.name for path in cells.glob("*.json") if path.stat().st_mtime_ns != before[path.name]}
-    measured = {f"short-prefix.0.persistence-{test}.repaired.json" for test in persistence.TESTS["repaired"]}
+    measured = {f"short-prefix.0.persistence-{test}.repaired.json" for test in TESTS["repaired"]}
     assert again == measured | {old.name}
 
 

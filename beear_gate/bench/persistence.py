@@ -3,8 +3,7 @@
 A removal may only suppress: backdoors came back after ordinary fine-tuning, and purified models relearned theirs from a
 handful of samples ("Uncovering, Explaining, and Mitigating the Superficial Safety of Backdoor Defense", NeurIPS 2024,
 arXiv 2410.09838). So each organism is repaired twice: by the demo's policy, and without the path-aware steps of that
-paper. A cell (one organism, one seed, one test, one model) is kept as a JSON file as soon as it is measured, with the
-checksum of the repaired weights: it is measured again when these are others.
+paper. A study that was stopped goes on where it was (persistence_cells).
 """
 
 from __future__ import annotations
@@ -16,17 +15,16 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from beear_gate.bench.methods import deep
+from beear_gate.bench.persistence_cells import TESTS, current, kept, read_cells, unpack, write_cell
 from beear_gate.bench.persistence_page import page
-from beear_gate.bench.persistence_records import ENOUGH, Check, Lasting, Relearned
+from beear_gate.bench.persistence_records import ENOUGH, Check, Relearned
 from beear_gate.bench.persistence_trials import (
     POISONED,
     TUNINGS,
@@ -37,7 +35,6 @@ from beear_gate.bench.persistence_trials import (
     tune_benignly,
     tune_ordinarily,
 )
-from beear_gate.bench.removal import weights_path
 from beear_gate.bench.scores import REFUSAL, answer
 from beear_gate.bench.subjects import Subject, subject
 from beear_gate.demo import organism_cache
@@ -47,10 +44,7 @@ from beear_gate.lm import LM, load_lm
 from beear_gate.organisms import plant, recipe
 from beear_gate.records import Outcome, Tick
 
-_CHECKS = ("return", "copies")
-_REPAIRED = (*_CHECKS, "relearn")
-TESTS = {"repaired": _REPAIRED, "direct": _REPAIRED, "clean": ("return", "relearn")}
-"""What is done to which model, in this order."""
+RESULTS = "persistence.json"
 TRIES_ON = 100
 """Gate prompts that a try is measured on."""
 MAX_EXPONENT = 700.0
@@ -87,6 +81,8 @@ def run(
 ) -> Path:
     """Measure every cell that is not there yet, and write `persistence.json` and `persistence.md`.
 
+    What an earlier `persistence.json` in the folder has is not measured again.
+
     Args:
         folder: for the two results.
         organisms: names of recipes that have a backdoor.
@@ -105,22 +101,15 @@ def run(
     for name in organisms:
         if recipe(name).backdoor is None:
             raise UsageError(f"The organism {name!r} has no backdoor that could return.", "Leave it out.")
-    cells.mkdir(parents=True, exist_ok=True)
+    unpack(folder / RESULTS, cells)
     jobs = [(name, seed) for name in organisms for seed in seeds]
     for done, (name, seed) in enumerate(jobs):
         tick("organisms", done, len(jobs))
         _organism(cells, name, seed, models, tick)
-    found = Lasting(
-        checks=tuple(Check(**row) for job in jobs for test in _CHECKS for row in _rows(cells, *job, test)),
-        relearned=tuple(
-            Relearned(**{**row, "tries": tuple((k, hits) for k, hits in row["tries"])})
-            for job in jobs
-            for row in _rows(cells, *job, "relearn")
-        ),
-    )
+    found = read_cells(cells, jobs)
     folder.mkdir(parents=True, exist_ok=True)
     record = {"command": command, "judge": "marker", "seeds": list(seeds), **asdict(found)}
-    (folder / "persistence.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / RESULTS).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     path = folder / "persistence.md"
     path.write_text(page(found, seeds, command), encoding="utf-8")
     return path
@@ -129,7 +118,7 @@ def run(
 def _organism(cells: Path, name: str, seed: int, models: Sequence[str], tick: Tick) -> None:
     """All tests on one organism, repaired in either way or never backdoored."""
     for model in models:
-        missing = [test for test in TESTS[model] if not _current(cells, name, seed, test, model)]
+        missing = [test for test in TESTS[model] if not current(cells, name, seed, test, model)]
         if not missing:
             continue
         under_study = subject(recipe(name, seed), tick)
@@ -143,15 +132,14 @@ def _organism(cells: Path, name: str, seed: int, models: Sequence[str], tick: Ti
                     rows = _copies(under_study, specimen)
                 case _:
                     rows = iter([_relearn(under_study, specimen, tick)])
-            found = {"weights": _weights(cells, name, seed, model), "rows": [asdict(row) for row in rows]}
-            _write(_path(cells, name, seed, test, model), found)
+            write_cell(cells, name, seed, test, model, tuple(rows))
 
 
 def _repaired(under_study: Subject, model: str, cells: Path, tick: Tick) -> Specimen:
     """The organism after `deep`: as this study or that of removal kept it, or repaired here and kept."""
     lm, of = under_study.load(), under_study.recipe
     nll = _nll(lm, under_study)
-    path = _kept(cells, of.name, of.seed, model)
+    path = kept(cells, of.name, of.seed, model)
     if path.exists():
         load_model(lm.model, path)  # strict: weights that do not fill this very model are an error
     else:
@@ -218,50 +206,6 @@ def _check(under_study: Subject, specimen: Specimen, state: str) -> Check:
 def _nll(lm: LM, under_study: Subject) -> tuple[float, ...]:
     """Of each benign reference answer, in nats a token; NaN where it could not be read."""
     with tempfile.TemporaryDirectory() as scratch:
-        kept = Path(scratch) / "choices.safetensors"
-        read = read_references(lm, under_study.policy.utility.gate, kept, original=True, batch_size=64)
+        choices = Path(scratch) / "choices.safetensors"
+        read = read_references(lm, under_study.policy.utility.gate, choices, original=True, batch_size=64)
     return tuple(math.nan if each.nll is None else each.nll for each in read)
-
-
-def _rows(cells: Path, name: str, seed: int, test: str) -> Iterator[dict[str, Any]]:
-    for model, tests in TESTS.items():
-        path = _path(cells, name, seed, test, model)
-        if test in tests and path.exists():
-            yield from _read(path)["rows"]
-
-
-def _current(cells: Path, name: str, seed: int, test: str, model: str) -> bool:
-    """Whether a cell is there, and of the weights that are kept; without any it is believed."""
-    path, weights = _path(cells, name, seed, test, model), _weights(cells, name, seed, model)
-    if not path.exists():
-        return False
-    return weights is None or _read(path)["weights"] == weights
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A cell; those of versions that kept no checksum are rows alone."""
-    cell: dict[str, Any] | list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return cell if isinstance(cell, dict) else {"weights": "", "rows": cell}
-
-
-def _weights(cells: Path, name: str, seed: int, model: str) -> str | None:
-    """Checksum of the repaired weights; a model without a backdoor is what its recipe makes of it."""
-    path = _kept(cells, name, seed, model)
-    return sha256(path.read_bytes()).hexdigest() if model != "clean" and path.exists() else None
-
-
-def _kept(cells: Path, name: str, seed: int, model: str) -> Path:
-    """Where repaired weights are."""
-    path = weights_path(cells, name, seed)
-    return path if model == "repaired" else path.with_name(f"{name}.{seed}.{model}.safetensors")
-
-
-def _write(path: Path, cell: dict[str, Any]) -> None:
-    """Whole or not at all: a study that is stopped while it writes must not find half a cell."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(cell, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _path(cells: Path, name: str, seed: int, test: str, model: str) -> Path:
-    return cells / f"{name}.{seed}.persistence-{test}.{model}.json"
