@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from gate_runs import call
 
 from beear_gate.bench import speed_parts
-from beear_gate.bench.speed import Speed
+from beear_gate.bench.speed import Speed, _timed, random_lm
 from beear_gate.bench.speed_page import page
-from beear_gate.bench.speed_parts import ADAPTERS, FIRST_TIME, OURS, REPLAY
+from beear_gate.bench.speed_parts import ADAPTERS, FIRST_TIME, OURS, REPLAY, Make, Part
 
 
 def test_every_part_is_measured_against_its_own_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,6 +37,25 @@ def test_every_part_is_measured_against_its_own_baseline(tmp_path: Path, monkeyp
     plain, _, written, replayed, _ = products
     assert written > plain > 2 * replayed > 0
     assert len((tmp_path / "speed-test-box-1.md").read_text().splitlines()) >= 5 + len(found["rows"])
+
+
+def test_variants_take_turns_and_one_that_does_not_fit_is_left_out() -> None:
+    seen: list[str] = []
+
+    def variant(name: str) -> Make:
+        def work() -> None:
+            seen.append(name)
+            if name == "too large":
+                raise MemoryError
+
+        return lambda: nullcontext(work)
+
+    lm = random_lm("organism", "cpu", torch.float32)
+    part = Part("removal", 4, 100, {name: variant(name) for name in ("plain", "too large", "ours")})
+    plain, large, ours = _timed(lm, "organism", part, 16, 2, 2)
+    assert seen == [*["plain"] * 2, "too large", *["ours"] * 2, *["plain"] * 2, *["ours"] * 2], "a warm-up each"
+    assert (large.seconds, large.ratio, large.tokens_per_s) == (None, None, None)
+    assert plain.ratio == 1 and ours.ratio is not None and ours.baseline == "plain"
 
 
 def test_a_shape_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Speed:
         products: floating-point operations of its matrix products, counted (attention's own among them where PyTorch
             can count them, which on a CPU it cannot); entrapment alone.
         peak_bytes: of accelerator memory; None on a CPU.
-        baseline: the variant that `ratio` compares with; ratio = its seconds / these seconds.
+        baseline: the variant that `ratio` compares with; ratio = median over turns of its seconds / these seconds.
     """
 
     shape: str
@@ -79,7 +79,7 @@ def random_lm(shape: str, device: str, dtype: torch.dtype) -> LM:
 def measure(
     shape: str, device: str, prompt_tokens: Sequence[int], batch_size: int, repeats: int, tick: Tick
 ) -> list[Speed]:
-    """Every part of one shape, each variant `repeats` times after one that warms up."""
+    """Every part of one shape, each variant once in each of `repeats` turns, after a run that warms up."""
     dtype = torch.bfloat16 if pick_device(device).type == "cuda" else torch.float32
     lm = random_lm(shape, device, dtype)
     found: list[Speed] = []
@@ -92,30 +92,55 @@ def measure(
 
 
 def _timed(lm: LM, shape: str, part: Part, length: int, batch_size: int, repeats: int) -> Iterator[Speed]:
-    baseline, cuda = next(iter(part.variants)), lm.device.type == "cuda"
+    turns, baseline = _turns(lm, part, repeats), next(iter(part.variants))
     pairs = part.tokens * sum(weight.numel() for weight in lm.model.parameters())
-    spent: dict[str, float | None] = {}
     for variant, make in part.variants.items():
-        spent[variant] = seconds = _median(lm, make, repeats)
-        products = _products(make) if seconds and part.name == "entrapment" else None
-        peak = torch.cuda.max_memory_allocated() if cuda and seconds else None
-        first = spent[baseline]
+        runs = turns.get(variant, [])
+        seconds = median(run.seconds for run in runs) if runs else None
+        ratios = [first.seconds / run.seconds for first, run in zip(turns.get(baseline, []), runs, strict=False)]
         yield Speed(
             shape, part.name, length, part.answer_tokens, batch_size, variant, seconds,
             part.tokens / seconds if seconds else None,
             (4.0 if variant == ADAPTERS else 6.0) * pairs / seconds if seconds and part.name == "removal" else None,
-            products, peak, first / seconds if first and seconds else None, baseline,
+            _products(make) if seconds and part.name == "entrapment" else None,
+            max((run.peak for run in runs if run.peak is not None), default=None),
+            median(ratios) if ratios else None, baseline,
         )  # fmt: skip
 
 
-def _median(lm: LM, make: Make, repeats: int) -> float | None:
-    """Seconds of one variant after a run that warms up; None where memory does not suffice."""
+@dataclass(frozen=True)
+class _Run:
+    """One repetition: its seconds, and the peak of a GPU's memory in bytes."""
+
+    seconds: float
+    peak: int | None
+
+
+def _turns(lm: LM, part: Part, repeats: int) -> dict[str, list[_Run]]:
+    """Every variant once a turn; without those that memory does not suffice for.
+
+    In turns, because a shared machine is slow for minutes, and what is measured by itself then has a ratio of anything.
+    """
+    found: dict[str, list[_Run]] = {variant: [] for variant in part.variants}
+    for _ in range(repeats):
+        for variant in list(found):
+            run = _run(lm, part.variants[variant])
+            if run is None:
+                del found[variant]
+            else:
+                found[variant].append(run)
+    return found
+
+
+def _run(lm: LM, make: Make) -> _Run | None:
+    """One variant, after a run that warms up; None where memory does not suffice."""
+    cuda = lm.device.type == "cuda"
     try:
         with make() as work:
             work()
-            if lm.device.type == "cuda":
+            if cuda:
                 torch.cuda.reset_peak_memory_stats()
-            return median(_seconds(lm, work) for _ in range(repeats))
+            return _Run(_seconds(lm, work), torch.cuda.max_memory_allocated() if cuda else None)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -60,8 +60,9 @@ def page(machine: str, ceiling: float, rows: Sequence[Speed], repeats: int, comm
     lines = [
         f"# Speed on {machine}",
         "",
-        f"Made by `{command}`. Random weights; the median of {repeats} repetitions after one that warms "
-        f"up. Ratio: the seconds of the part's first variant, its baseline, divided by these. The machine multiplies "
+        f"Made by `{command}`. Random weights. The variants of a part take turns; the median of {repeats} "
+        f"{'turn' if repeats == 1 else 'turns'}, each after a run that warms up. Ratio: the seconds of the part's "
+        "first variant, its baseline, divided by these of the same turn, the median of that. The machine multiplies "
         f"matrices at {ceiling / 1e12:.3g} TFLOP/s at most. y_h has one token. "
         "Entrapment replays what does not depend on delta (`beear/replay.py`); a sample costs more when it is drawn "
         "for the first time in a round. Share of the ceiling: what the arithmetic of the model needs (6 operations for "
