@@ -90,7 +90,8 @@ def persistence(
     quiet: Quiet = False,
 ) -> None:
     """Whether what `deep` removed comes back: benign fine-tuning, poisoning again, quantized copies."""
-    from beear_gate.bench.persistence import TESTS, run
+    from beear_gate.bench.persistence import run
+    from beear_gate.bench.persistence_cells import TESTS
     from beear_gate.bench.removal import CELLS
 
     names, models = tuple(organism or SHORT), tuple(model or TESTS)
