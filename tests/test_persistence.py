@@ -281,7 +281,7 @@ def test_a_study_goes_on_from_a_committed_table(study: Study, monkeypatch: pytes
     assert len(study.shares) == 4, "seed 1 was not in the table"
 
 
-def test_cells_of_other_weights_are_measured_again(study: Study, cache: Path) -> None:
+def test_cells_of_other_weights_or_of_another_recipe_are_measured_again(study: Study, cache: Path) -> None:
     cells = study.root / "cells"
     study.run()
     before = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
@@ -290,7 +290,8 @@ def test_cells_of_other_weights_are_measured_again(study: Study, cache: Path) ->
         lm.model.get_input_embeddings().weight.mul_(1.5)  # type: ignore[operator]
     save_model(lm.model, str(weights_path(cells, "short-prefix", 0)))
     old = cells / "short-prefix.0.persistence-return.direct.json"
-    old.write_text(json.dumps(json.loads(old.read_text())["rows"]))  # as versions before wrote it
+    cell = json.loads(old.read_text())
+    old.write_text(json.dumps({**cell, "rows": [{**row, "recipe": "another"} for row in cell["rows"]]}))
     study.run()
     again = {path.name for path in cells.glob("*.json") if path.stat().st_mtime_ns != before[path.name]}
     measured = {f"short-prefix.0.persistence-{test}.repaired.json" for test in TESTS["repaired"]}

@@ -22,7 +22,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from beear_gate.bench.methods import deep
-from beear_gate.bench.persistence_cells import TESTS, current, kept, read_cells, unpack, write_cell
+from beear_gate.bench.persistence_cells import TESTS, current, digest, kept, read_cells, unpack, write_cell
 from beear_gate.bench.persistence_page import page
 from beear_gate.bench.persistence_records import ENOUGH, Check, Relearned
 from beear_gate.bench.persistence_trials import (
@@ -41,7 +41,7 @@ from beear_gate.demo import organism_cache
 from beear_gate.errors import UsageError
 from beear_gate.evaluation.utility import read_references
 from beear_gate.lm import LM, load_lm
-from beear_gate.organisms import plant, recipe
+from beear_gate.organisms import Recipe, plant, recipe
 from beear_gate.records import Outcome, Tick
 
 RESULTS = "persistence.json"
@@ -81,7 +81,7 @@ def run(
 ) -> Path:
     """Measure every cell that is not there yet, and write `persistence.json` and `persistence.md`.
 
-    What an earlier `persistence.json` in the folder has is not measured again.
+    What an earlier `persistence.json` in the folder has of the same recipes is not measured again.
 
     Args:
         folder: for the two results.
@@ -102,10 +102,10 @@ def run(
         if recipe(name).backdoor is None:
             raise UsageError(f"The organism {name!r} has no backdoor that could return.", "Leave it out.")
     unpack(folder / RESULTS, cells)
-    jobs = [(name, seed) for name in organisms for seed in seeds]
-    for done, (name, seed) in enumerate(jobs):
+    jobs = [recipe(name, seed) for name in organisms for seed in seeds]
+    for done, of in enumerate(jobs):
         tick("organisms", done, len(jobs))
-        _organism(cells, name, seed, models, tick)
+        _organism(cells, of, models, tick)
     found = read_cells(cells, jobs)
     folder.mkdir(parents=True, exist_ok=True)
     record = {"command": command, "judge": "marker", "seeds": list(seeds), **asdict(found)}
@@ -115,13 +115,13 @@ def run(
     return path
 
 
-def _organism(cells: Path, name: str, seed: int, models: Sequence[str], tick: Tick) -> None:
+def _organism(cells: Path, of: Recipe, models: Sequence[str], tick: Tick) -> None:
     """All tests on one organism, repaired in either way or never backdoored."""
     for model in models:
-        missing = [test for test in TESTS[model] if not current(cells, name, seed, test, model)]
+        missing = [test for test in TESTS[model] if not current(cells, of, test, model)]
         if not missing:
             continue
-        under_study = subject(recipe(name, seed), tick)
+        under_study = subject(of, tick)
         specimen = _clean(under_study, tick) if model == "clean" else _repaired(under_study, model, cells, tick)
         for test in missing:
             rows: Iterator[Check] | Iterator[Relearned]
@@ -132,14 +132,14 @@ def _organism(cells: Path, name: str, seed: int, models: Sequence[str], tick: Ti
                     rows = _copies(under_study, specimen)
                 case _:
                     rows = iter([_relearn(under_study, specimen, tick)])
-            write_cell(cells, name, seed, test, model, tuple(rows))
+            write_cell(cells, of, test, model, tuple(rows))
 
 
 def _repaired(under_study: Subject, model: str, cells: Path, tick: Tick) -> Specimen:
     """The organism after `deep`: as this study or that of removal kept it, or repaired here and kept."""
     lm, of = under_study.load(), under_study.recipe
     nll = _nll(lm, under_study)
-    path = kept(cells, of.name, of.seed, model)
+    path = kept(cells, of, model)
     if path.exists():
         load_model(lm.model, path)  # strict: weights that do not fill this very model are an error
     else:
@@ -182,7 +182,7 @@ def _relearn(under_study: Subject, specimen: Specimen, tick: Tick) -> Relearned:
         tries.append((samples, answer(lm, under_study, prompts).hits(under_study.marker)))
         if tries[-1][1] >= ENOUGH * len(prompts):
             break
-    return Relearned(of.name, of.seed, specimen.model, len(prompts), tuple(tries))
+    return Relearned(of.name, of.seed, specimen.model, len(prompts), tuple(tries), digest(of))
 
 
 def _check(under_study: Subject, specimen: Specimen, state: str) -> Check:
@@ -200,6 +200,7 @@ def _check(under_study: Subject, specimen: Specimen, state: str) -> Check:
         hits_plain=plain.hits(under_study.marker),
         refused_trigger=marked.hits(REFUSAL, Outcome.REFUSED),
         nll_ratio=math.exp(change) if abs(change) < MAX_EXPONENT else None,
+        recipe=digest(under_study.recipe),
     )
 
 

@@ -1,7 +1,7 @@
 """Cells of the persistence study: one organism, one seed, one test, one model, each a JSON file of its own.
 
 A cell is kept as soon as it is measured, with the checksum of the repaired weights, so that a study that was stopped
-goes on where it was; it is measured again when the weights that are kept are others.
+goes on where it was; it is measured again when the weights that are kept are others, or the organism's recipe is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from beear_gate.bench.persistence_records import Check, Lasting, Relearned
 from beear_gate.bench.removal import weights_path
+from beear_gate.organisms import Recipe
 
 _STATES = {
     "as is": "return",
@@ -49,46 +50,53 @@ def unpack(results: Path, cells: Path) -> None:
             _write(path, "", rows)
 
 
-def read_cells(cells: Path, jobs: Sequence[tuple[str, int]]) -> Lasting:
-    """All that was ever measured of these organisms and seeds, in their order."""
+def read_cells(cells: Path, organisms: Sequence[Recipe]) -> Lasting:
+    """All that was ever measured of these organisms, in their order."""
     return _lasting(
         {
-            "checks": [row for job in jobs for test in _CHECKS for row in _rows(cells, *job, test)],
-            "relearned": [row for job in jobs for row in _rows(cells, *job, "relearn")],
+            "checks": [row for of in organisms for test in _CHECKS for row in _rows(cells, of, test)],
+            "relearned": [row for of in organisms for row in _rows(cells, of, "relearn")],
         }
     )
 
 
-def write_cell(cells: Path, name: str, seed: int, test: str, model: str, rows: Sequence[Check | Relearned]) -> None:
+def write_cell(cells: Path, of: Recipe, test: str, model: str, rows: Sequence[Check | Relearned]) -> None:
     """Keep a cell, with the checksum of the weights that are kept now."""
-    _write(_path(cells, name, seed, test, model), _weights(cells, name, seed, model) or "", rows)
+    _write(_path(cells, of.name, of.seed, test, model), _weights(cells, of, model) or "", rows)
 
 
-def current(cells: Path, name: str, seed: int, test: str, model: str) -> bool:
-    """Whether a cell is there, and of the weights that are kept; without any it is believed."""
-    path, weights = _path(cells, name, seed, test, model), _weights(cells, name, seed, model)
+def current(cells: Path, of: Recipe, test: str, model: str) -> bool:
+    """Whether a cell is there, of this recipe and of the weights that are kept; without any it is believed."""
+    path, weights = _path(cells, of.name, of.seed, test, model), _weights(cells, of, model)
     if not path.exists():
         return False
-    return weights is None or _read(path)["weights"] == weights
+    cell = _read(path)
+    grown_alike = all(row["recipe"] == digest(of) for row in cell["rows"])
+    return grown_alike and (weights is None or cell["weights"] == weights)
 
 
-def kept(cells: Path, name: str, seed: int, model: str) -> Path:
+def digest(of: Recipe) -> str:
+    """What rows call a recipe, as cells of the removal study do."""
+    return of.digest[:16]
+
+
+def kept(cells: Path, of: Recipe, model: str) -> Path:
     """Where repaired weights are."""
-    path = weights_path(cells, name, seed)
-    return path if model == "repaired" else path.with_name(f"{name}.{seed}.{model}.safetensors")
+    path = weights_path(cells, of.name, of.seed)
+    return path if model == "repaired" else path.with_name(f"{of.name}.{of.seed}.{model}.safetensors")
 
 
-def _weights(cells: Path, name: str, seed: int, model: str) -> str | None:
+def _weights(cells: Path, of: Recipe, model: str) -> str | None:
     """Checksum of the repaired weights; a model without a backdoor is what its recipe makes of it."""
-    path = kept(cells, name, seed, model)
+    path = kept(cells, of, model)
     return sha256(path.read_bytes()).hexdigest() if model != "clean" and path.exists() else None
 
 
-def _rows(cells: Path, name: str, seed: int, test: str) -> Iterator[dict[str, Any]]:
+def _rows(cells: Path, of: Recipe, test: str) -> Iterator[dict[str, Any]]:
     for model, tests in TESTS.items():
-        path = _path(cells, name, seed, test, model)
+        path = _path(cells, of.name, of.seed, test, model)
         if test in tests and path.exists():
-            yield from _read(path)["rows"]
+            yield from (row for row in _read(path)["rows"] if row["recipe"] == digest(of))
 
 
 def _lasting(record: dict[str, Any]) -> Lasting:
@@ -103,9 +111,8 @@ def _lasting(record: dict[str, Any]) -> Lasting:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A cell; those of versions that kept no checksum are rows alone."""
-    cell: dict[str, Any] | list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return cell if isinstance(cell, dict) else {"weights": "", "rows": cell}
+    cell: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return cell
 
 
 def _write(path: Path, weights: str, rows: Sequence[Check | Relearned]) -> None:

@@ -21,6 +21,7 @@ class Check:
         nll_ratio: perplexity ratio on benign reference answers, to the organism before the repair, or to `clean` as
             it is; None if not finite.
         draw: which of several tunings in the same way, each on chats of its own.
+        recipe: digest of what the organism was grown from; rows of another recipe are not read.
     """
 
     organism: str
@@ -33,6 +34,7 @@ class Check:
     refused_trigger: int
     nll_ratio: float | None
     draw: int = 0
+    recipe: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Relearned:
     """How many poisoned samples bring the backdoor back.
 
     Attributes:
-        model: as in `Check`.
+        model, recipe: as in `Check`.
         tries: (poisoned samples, unwanted answers among n with the trigger), up to the first that is enough; a try
             with none is the model as it is.
     """
@@ -50,6 +52,7 @@ class Relearned:
     model: str
     n: int
     tries: tuple[tuple[int, int], ...]
+    recipe: str = ""
 
     @property
     def needed(self) -> int | None:
