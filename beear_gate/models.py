@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -16,9 +17,9 @@ from beear_gate.evaluation.harness import run_tasks
 from beear_gate.evaluation.safety import Test, encoded, gate_tests, scored
 from beear_gate.evaluation.utility import read_references, references
 from beear_gate.launch import Job, run_together
-from beear_gate.lm import LM, generate, load_lm
-from beear_gate.lm.load import limit_memory
-from beear_gate.lm.memory import release
+from beear_gate.lm import LM, generate, load_lm, placement
+from beear_gate.lm.load import limit_memory, pick_device
+from beear_gate.lm.memory import free_memory, release
 from beear_gate.lm.processes import device_of
 from beear_gate.lm.trained import trainings
 from beear_gate.lm.vllm_answers import check_interpreter, prepare, vllm_answers
@@ -39,9 +40,10 @@ class Models:
 
     def __init__(self, request: Request, tick: Tick) -> None:
         self.request, self.policy, self.tick = request, request.policy, tick
+        self.devices = [request.device]
         if request.processes > 1:
             # Refused now rather than after hours.
-            device_of(request.device, 0, request.processes)
+            self.devices = [device_of(request.device, rank, request.processes) for rank in range(request.processes)]
             trainings(request.policy.remediation.training, request.processes)
         self._loaded: tuple[str, LM] | None = None
 
@@ -51,14 +53,22 @@ class Models:
         if self._loaded is None or self._loaded[0] != digest:
             self._loaded = None
             check_bytes(snapshot)
-            self.tick("loading the model", 0, 1)
-            policy = self.policy
-            form = (policy.system_prompt, policy.chat_template)
-            if self.request.memory:
-                limit_memory(self.request.device, self.request.memory)
-            lm = load_lm(snapshot.path, self.request.device, self.request.dtype, *form)
-            self._loaded = (digest, lm)
+            self._loaded = (digest, self._read(snapshot.path))
         return self._loaded[1]
+
+    def _read(self, path: Path) -> LM:
+        """On one device, or on the GPUs of all processes where one does not hold it."""
+        policy, dtype, places = self.policy, self.request.dtype, None
+        if self.request.memory:
+            for device in self.devices:
+                limit_memory(device, self.request.memory)
+        gpus = [pick_device(device) for device in self.devices if device != "cpu"]
+        if len(gpus) > 1:
+            release()
+            room = [min(free_memory(gpu), self.request.memory or sys.maxsize) for gpu in gpus]
+            places = placement.places(path, dtype, gpus, room)
+        self.tick(f"loading the model over {len(set(places.values()))} GPUs" if places else "loading the model", 0, 1)
+        return load_lm(path, self.devices[0], dtype, policy.system_prompt, policy.chat_template, places)
 
     def together(self, job: Job, folder: Path, kind: type[T]) -> T:
         """Have several processes do a job, which each load their part of the model. Raises: as `run_together`."""

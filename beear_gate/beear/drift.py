@@ -61,7 +61,7 @@ def last_states(lm: LM, trap: Trap, prompts: Sequence[tuple[int, ...]], with_del
                 run_model(lm, batch)
             finally:
                 handle.remove()
-        rows_B = torch.arange(len(part), device=lm.device)
-        return seen[0][rows_B, batch.ends_B - 1].float().cpu()
+        rows_B = torch.arange(len(part))
+        return seen[0][rows_B, batch.ends_B.cpu() - 1].float().cpu()
 
     return torch.cat(in_parts(prompts, 32, read, "measuring drift"))

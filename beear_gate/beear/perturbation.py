@@ -35,7 +35,8 @@ def perturbed(layer: nn.Module, delta_NH: Tensor, starts_B: Tensor, ends_B: Tens
         hidden_BTH = output[0] if isinstance(output, tuple) else output
         if hidden_BTH.shape[1] < width:
             return output
-        shifted = hidden_BTH + spread(delta_NH, starts_B, ends_B, hidden_BTH.shape[1]).to(hidden_BTH.dtype)
+        shift_BTH = spread(delta_NH, starts_B, ends_B, hidden_BTH.shape[1])
+        shifted = hidden_BTH + shift_BTH.to(hidden_BTH)  # a layer may be on another device than prompts and delta
         return (shifted, *output[1:]) if isinstance(output, tuple) else shifted
 
     handle = layer.register_forward_hook(hook)
@@ -72,7 +73,7 @@ def output_rms(lm: LM, module: nn.Module, batch: Batch, last_B: Tensor, n_tokens
         run_model(lm, batch)
     finally:
         handle.remove()
-    hidden_BTH = seen[0].float()
+    hidden_BTH = seen[0].to(lm.device, torch.float32)
     ones = torch.ones(n_tokens, 1, device=hidden_BTH.device)
     chosen_BT = spread(ones, batch.starts_B, last_B, hidden_BTH.shape[1])[..., 0] > 0
     return float(hidden_BTH[chosen_BT].pow(2).mean().sqrt())

@@ -38,12 +38,12 @@ class Recorded:
     """What does not depend on delta, for the tokens of all samples.
 
     Attributes:
-        past: keys and values of the later layers for the tokens before p, (L, 2, tokens, heads, size).
+        past: keys and values of each later layer for the tokens before p, (2, tokens, heads, size), where it computes.
         base: the perturbed module's output without delta for the others, (tokens, H).
         in_tuple: whether the family's layers return tuples.
     """
 
-    past: Tensor
+    past: tuple[Tensor, ...]
     base: Tensor
     in_tuple: bool
 
@@ -105,17 +105,19 @@ def record(lm: LM, attack: Attack, texts: Texts, numbers: Sequence[int], known: 
     if known is None:
         # Room for all samples at once: what grows is copied again and again. Zeros, because padding may stand for what
         # is not recorded yet, and attention multiplies what it does not see by 0.
-        keys = later[0].keys if later else base_BTH[:, None]
-        past = keys.new_zeros(len(later), 2, texts.kept, keys.shape[1], keys.shape[3])
+        keys = [layer.keys for layer in later]
+        past = tuple(each.new_zeros(2, texts.kept, each.shape[1], each.shape[3]) for each in keys)
         base_FH = base_BTH.new_zeros(len(texts.ids_F) - 1 - texts.kept, base_BTH.shape[-1])
         known = Recorded(past, base_FH, isinstance(seen[0], tuple))
     first = layout.begins[0]
     numbers_BP, numbers_BS = layout.numbers_BT[:, :first], layout.numbers_BT[:, first:]
     before_BP, after_BS = numbers_BP < texts.kept, numbers_BS < len(texts.ids_F) - 1
-    for number, layer in enumerate(later):
+    for layer, kept in zip(later, known.past, strict=True):
+        tokens, there_BP = numbers_BP[before_BP].to(kept.device), before_BP.to(kept.device)
         for place, states in enumerate((layer.keys, layer.values)):
-            known.past[number, place, numbers_BP[before_BP]] = states.transpose(1, 2)[:, :first][before_BP]
-    known.base[numbers_BS[after_BS] - texts.kept] = base_BTH[:, first:][after_BS]
+            kept[place, tokens] = states.transpose(1, 2)[:, :first][there_BP]
+    tokens, there_BS = (numbers_BS[after_BS] - texts.kept).to(base_BTH.device), after_BS.to(base_BTH.device)
+    known.base[tokens] = base_BTH[:, first:][there_BS]
     return known
 
 
@@ -127,10 +129,10 @@ def replayed_losses(
     past = layout.begins[0]
     # A slot of padding takes what is recorded of some token: nothing attends to it.
     numbers_BS = (layout.numbers_BT[:, past:] - texts.kept).clamp(max=len(recorded.base) - 1)
-    base_BSH = recorded.base[numbers_BS]
+    base_BSH = recorded.base[numbers_BS.to(recorded.base.device)]
     end_B = torch.full((len(numbers),), layout.begins[1] - past, device=lm.device)
     start_B = end_B - texts.lengths_MG[numbers, :2].sum(1).to(lm.device)
-    delta_BSH = spread(delta_NH, start_B, attack.last(start_B, end_B), base_BSH.shape[1]).to(base_BSH.dtype)
+    delta_BSH = spread(delta_NH, start_B, attack.last(start_B, end_B), base_BSH.shape[1]).to(base_BSH)
     slots_K = torch.unique(torch.cat([slots_A for slots_A, _ in layout.labels])) - past
     cache = _cache(lm, attack, recorded, layout.numbers_BT[:, :past].clamp(max=texts.kept - 1))
     with _replayed(lm, attack, base_BSH + delta_BSH, recorded.in_tuple):
@@ -159,7 +161,8 @@ def _cache(lm: LM, attack: Attack, recorded: Recorded, numbers_BP: Tensor) -> Dy
     cache = DynamicCache()
     if numbers_BP.shape[1]:
         for number, (keys, values) in enumerate(recorded.past, _untouched(lm, attack)):
-            cache.update(keys[numbers_BP].transpose(1, 2), values[numbers_BP].transpose(1, 2), number)
+            chosen_BP = numbers_BP.to(keys.device)
+            cache.update(keys[chosen_BP].transpose(1, 2), values[chosen_BP].transpose(1, 2), number)
     return cache
 
 

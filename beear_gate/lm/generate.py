@@ -97,6 +97,9 @@ def _generate_batch(
         use_cache=True,
         pad_token_id=lm.pad_id,
         eos_token_id=list(lm.stop_ids) or None,
+        # On a GPU transformers would compile decoding for a cache of fixed size, and again for each size: every batch
+        # has its own, and hooks on layers that come and go.
+        disable_compile=True,
     )
     model: Any = lm.model
     training = model.training

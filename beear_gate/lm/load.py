@@ -123,6 +123,7 @@ def load_lm(
     dtype: str = "auto",
     system_prompt: str | None = None,
     chat_template: str | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> LM:
     """Load the model in `path` for evaluation and training.
 
@@ -131,6 +132,7 @@ def load_lm(
         dtype: auto is float32 on a CPU and the stored dtype elsewhere; else a torch dtype name.
         system_prompt: put before every prompt where the template knows a system role.
         chat_template: takes the place of the tokenizer's own while the model is loaded; `save_lm` leaves files alone.
+        places: devices of its parts, from `placement.places`, where `device` does not hold it; for evaluation alone.
 
     Raises:
         UnsupportedModel: no decoder-only language model, quantised weights, weights that do not fill the model, or
@@ -143,7 +145,7 @@ def load_lm(
         config = read_config(path)
         stored = stored_dtypes(path)
         compute = compute_dtype(dtype, where.type, main_dtype(stored))
-        model, tokenizer = _load(path, config, compute, where, stored)
+        model, tokenizer = _load(path, config, compute, where, stored, places)
     return assemble(path, model, tokenizer, where, stored, system_prompt, chat_template)
 
 
@@ -221,7 +223,12 @@ def quiet() -> Iterator[None]:
 
 
 def _load(
-    path: Path, config: Any, dtype: torch.dtype, device: torch.device, stored: Mapping[str, torch.dtype]
+    path: Path,
+    config: Any,
+    dtype: torch.dtype,
+    device: torch.device,
+    stored: Mapping[str, torch.dtype],
+    places: Mapping[str, str] | None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -235,11 +242,12 @@ def _load(
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            device_map=dict(places) if places else None,
         )
         model: PreTrainedModel = loaded[0]
         info: dict[str, Any] = loaded[1]
         refuse_partial_load(path, model, info, stored)
-        model.to(device).eval()  # type: ignore[arg-type]
+        (model if places else model.to(device)).eval()  # type: ignore[arg-type]
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except UnsupportedModel:
         raise
