@@ -143,17 +143,19 @@ def speed(
     output: Output = RESULTS,
     shape: Annotated[list[str] | None, typer.Option(help="organism, 16x512, 160M, 1B or llama-2-7b; several.")] = None,
     prompt_tokens: Annotated[list[int] | None, typer.Option(min=8, help="Lengths of prompts. [64, 512]")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="entrapment, removal or generation; several. [all]")] = None,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples of one step.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions of each variant.")] = 5,
     quiet: Quiet = False,
 ) -> None:
     """Entrapment, removal and generation, each against a named baseline on this machine."""
+    from beear_gate.bench.speed import PARTS
     from beear_gate.bench.speed_page import run
 
     shapes, lengths = tuple(shape or ("organism", "16x512")), tuple(prompt_tokens or (64, 512))
     with progress(quiet) as tick:
-        path = run(output, machine, shapes, lengths, device, batch_size, repeats, tick)
+        path = run(output, machine, shapes, lengths, part or tuple(PARTS), device, batch_size, repeats, tick)
     typer.echo(f"{path}")
 
 

@@ -142,7 +142,7 @@ def test_the_gate_loads_a_model_with_the_format_of_the_policy(tmp_path: Path, mo
     request = Request(str(folder), policy(1), change="off")
     with pytest.raises(UnsupportedModel, match="asked for"):
         run_gate(request, RunDirectory.create(tmp_path, "tiny"))
-    assert asked[0][3:] == (request.policy.system_prompt, request.policy.chat_template)
+    assert asked[0][3:5] == (request.policy.system_prompt, request.policy.chat_template)
     assert "<<SYS>>" in str(request.policy.chat_template)
 
 

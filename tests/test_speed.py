@@ -32,6 +32,7 @@ def test_every_part_is_measured_against_its_own_baseline(tmp_path: Path, monkeyp
         assert rows[0]["variant"] == rows[0]["baseline"] and rows[0]["ratio"] == 1
         for row in rows:
             assert row["ratio"] == pytest.approx(rows[0]["seconds"] / row["seconds"])
+            assert (row["fastest"], row["fastest_ratio"]) == (row["seconds"], pytest.approx(row["ratio"]))  # one turn
             assert row["tokens_per_s"] > 0 and row["prompt_tokens"] == 16
     products = [row["products"] for row in found["rows"] if row["part"] == "entrapment"]
     plain, _, written, replayed, _ = products
@@ -55,18 +56,21 @@ def test_variants_take_turns_and_one_that_does_not_fit_is_left_out() -> None:
     plain, large, ours = _timed(lm, "organism", part, 16, 2, 2)
     assert seen == [*["plain"] * 2, "too large", *["ours"] * 2, *["plain"] * 2, *["ours"] * 2], "a warm-up each"
     assert (large.seconds, large.ratio, large.tokens_per_s) == (None, None, None)
-    assert plain.ratio == 1 and ours.ratio is not None and ours.baseline == "plain"
+    assert large.fastest is None and large.fastest_ratio is None
+    assert plain.ratio == plain.fastest_ratio == 1 and ours.ratio is not None and ours.baseline == "plain"
 
 
-def test_a_shape_that_does_not_exist_is_named(tmp_path: Path) -> None:
+def test_a_shape_or_part_that_does_not_exist_is_named(tmp_path: Path) -> None:
     said = call("bench", "speed", "--machine", "x", "--shape", "70T", "--output", tmp_path, "--quiet")
     assert said.code == 2 and "70T" in said.err and "llama-2-7b" in said.err
+    said = call("bench", "speed", "--machine", "x", "--part", "all", "--output", tmp_path, "--quiet")
+    assert said.code == 2 and "no part 'all'" in said.err and "entrapment, removal, generation" in said.err
 
 
 def test_the_page_says_what_the_steps_come_to() -> None:
     def row(part: str, variant: str, seconds: float | None, peak: int | None = None) -> Speed:
         rate = seconds and 96 / seconds
-        return Speed("7B", part, 64, 48, 50, variant, seconds, rate, None, None, peak, 1.0, variant)
+        return Speed("7B", part, 64, 48, 50, variant, seconds, rate, None, None, peak, 1.0, seconds, 1.0, variant)
 
     rows = [
         row("entrapment", REPLAY, 0.1, 30 * 2**30), row("entrapment", FIRST_TIME, 0.2, 40 * 2**30),

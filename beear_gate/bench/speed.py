@@ -31,6 +31,10 @@ SHAPES: dict[str, tuple[int, int, int, int, int]] = {
     "llama-2-7b": (32, 4096, 11008, 32, 32000),
 }
 
+PARTS: dict[str, Callable[[LM, int, int], Part]] = {
+    "entrapment": entrapment, "removal": removal, "generation": generation,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -44,7 +48,9 @@ class Speed:
         products: floating-point operations of its matrix products, counted (attention's own among them where PyTorch
             can count them, which on a CPU it cannot); entrapment alone.
         peak_bytes: of accelerator memory; None on a CPU.
-        baseline: the variant that `ratio` compares with; ratio = median over turns of its seconds / these seconds.
+        fastest: least seconds of the repetitions, the least disturbed by other work on the machine.
+        baseline: the variant that ratios compare with. `ratio` is the median over turns of its seconds / these seconds,
+            `fastest_ratio` that of the fastest repetitions.
     """
 
     shape: str
@@ -59,6 +65,8 @@ class Speed:
     products: int | None
     peak_bytes: int | None
     ratio: float | None
+    fastest: float | None
+    fastest_ratio: float | None
     baseline: str
 
 
@@ -77,22 +85,28 @@ def random_lm(shape: str, device: str, dtype: torch.dtype) -> LM:
 
 
 def measure(
-    shape: str, device: str, prompt_tokens: Sequence[int], batch_size: int, repeats: int, tick: Tick
+    shape: str,
+    device: str,
+    prompt_tokens: Sequence[int],
+    parts: Sequence[str],
+    batch_size: int,
+    repeats: int,
+    tick: Tick,
 ) -> list[Speed]:
-    """Every part of one shape, each variant once in each of `repeats` turns, after a run that warms up."""
+    """Parts of one shape, each variant once in each of `repeats` turns, after a run that warms up."""
     dtype = torch.bfloat16 if pick_device(device).type == "cuda" else torch.float32
     lm = random_lm(shape, device, dtype)
     found: list[Speed] = []
     for length in prompt_tokens:
-        parts = (entrapment, removal, generation)
         for done, part in enumerate(parts):
-            tick(f"{shape}, {length} prompt tokens: {part.__name__}", done, len(parts))
-            found += _timed(lm, shape, part(lm, length, batch_size), length, batch_size, repeats)
+            tick(f"{shape}, {length} prompt tokens: {part}", done, len(parts))
+            found += _timed(lm, shape, PARTS[part](lm, length, batch_size), length, batch_size, repeats)
     return found
 
 
 def _timed(lm: LM, shape: str, part: Part, length: int, batch_size: int, repeats: int) -> Iterator[Speed]:
     turns, baseline = _turns(lm, part, repeats), next(iter(part.variants))
+    fastest = {variant: min(run.seconds for run in runs) for variant, runs in turns.items()}
     pairs = part.tokens * sum(weight.numel() for weight in lm.model.parameters())
     for variant, make in part.variants.items():
         runs = turns.get(variant, [])
@@ -104,7 +118,9 @@ def _timed(lm: LM, shape: str, part: Part, length: int, batch_size: int, repeats
             (4.0 if variant == ADAPTERS else 6.0) * pairs / seconds if seconds and part.name == "removal" else None,
             _products(make) if seconds and part.name == "entrapment" else None,
             max((run.peak for run in runs if run.peak is not None), default=None),
-            median(ratios) if ratios else None, baseline,
+            median(ratios) if ratios else None,
+            fastest.get(variant),
+            fastest[baseline] / fastest[variant] if ratios else None, baseline,
         )  # fmt: skip
 
 

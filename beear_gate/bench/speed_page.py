@@ -9,7 +9,9 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
-from beear_gate.bench.speed import SHAPES, Speed, measure
+import torch
+
+from beear_gate.bench.speed import PARTS, SHAPES, Speed, measure
 from beear_gate.bench.speed_parts import FIRST_TIME, OURS, REPLAY
 from beear_gate.errors import UsageError
 from beear_gate.lm import describe_device
@@ -22,6 +24,7 @@ def run(
     machine: str,
     shapes: Sequence[str],
     prompt_tokens: Sequence[int],
+    parts: Sequence[str],
     device: str,
     batch_size: int,
     repeats: int,
@@ -30,19 +33,22 @@ def run(
     """Measure every shape, and write after each, so that a window of ten minutes leaves what it had time for.
 
     Raises:
-        UsageError: there is no such shape.
+        UsageError: there is no such shape or part.
     """
-    unknown = [name for name in shapes if name not in SHAPES]
-    if unknown:
-        raise UsageError(f"There is no shape {unknown[0]!r}.", f"Choose one of {', '.join(SHAPES)}.")
+    for kind, asked_for, known in (("shape", shapes, SHAPES), ("part", parts, PARTS)):
+        unknown = [name for name in asked_for if name not in known]
+        if unknown:
+            raise UsageError(f"There is no {kind} {unknown[0]!r}.", f"Choose one of {', '.join(known)}.")
     output.mkdir(parents=True, exist_ok=True)
     name = "speed-" + re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
     asked = [f"--shape {each}" for each in shapes] + [f"--prompt-tokens {each}" for each in prompt_tokens]
+    asked += [f"--part {each}" for each in parts if len(parts) < len(PARTS)]
     asked += [f"--batch-size {batch_size}", f"--repeats {repeats}"]
-    command = f"beear-gate bench speed --machine '{machine}' {' '.join(asked)}"
+    threads = f"OMP_NUM_THREADS={torch.get_num_threads()} " if torch.get_num_threads() > 1 else ""
+    command = f"{threads}beear-gate bench speed --machine '{machine}' {' '.join(asked)}"
     ceiling, rows = matmul_flops(device), list[Speed]()
     for shape in shapes:
-        rows += measure(shape, device, prompt_tokens, batch_size, repeats, tick)
+        rows += measure(shape, device, prompt_tokens, parts, batch_size, repeats, tick)
         found = {
             "machine": f"{machine} ({describe_device(device)})",
             "matmul_flops": ceiling,
@@ -62,8 +68,9 @@ def page(machine: str, ceiling: float, rows: Sequence[Speed], repeats: int, comm
         "",
         f"Made by `{command}`. Random weights. The variants of a part take turns; the median of {repeats} "
         f"{'turn' if repeats == 1 else 'turns'}, each after a run that warms up. Ratio: the seconds of the part's "
-        "first variant, its baseline, divided by these of the same turn, the median of that. The machine multiplies "
-        f"matrices at {ceiling / 1e12:.3g} TFLOP/s at most. y_h has one token. "
+        "first variant, its baseline, divided by these of the same turn, the median of that. Fastest: the least "
+        "seconds of any turn and the ratio of these, since what else a shared machine does only ever adds. The machine "
+        f"multiplies matrices at {ceiling / 1e12:.3g} TFLOP/s at most. y_h has one token. "
         "Entrapment replays what does not depend on delta (`beear/replay.py`); a sample costs more when it is drawn "
         "for the first time in a round. Share of the ceiling: what the arithmetic of the model needs (6 operations for "
         "a parameter and token, 4 with adapters; checkpointing adds to what is done, not to what is needed), as a "
@@ -73,8 +80,8 @@ def page(machine: str, ceiling: float, rows: Sequence[Speed], repeats: int, comm
         "-: not measured, or memory did not suffice.",
         "",
         "| shape | part | prompt + answer tokens | batch | variant | seconds | tokens/s | share of the ceiling "
-        "| peak GiB | ratio | by products |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| peak GiB | ratio | fastest | its ratio | by products |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for _, group in groupby(rows, key=lambda row: (row.shape, row.part, row.prompt_tokens)):
         first = None
@@ -87,7 +94,7 @@ def page(machine: str, ceiling: float, rows: Sequence[Speed], repeats: int, comm
                 f"| {row.shape} | {row.part} | {row.prompt_tokens} + {row.answer_tokens} | {row.batch_size} "
                 f"| {row.variant} | {_number(row.seconds, '.3f')} | {_number(row.tokens_per_s, ',.0f')} "
                 f"| {_number(share, '.0%')} | {_number(peak, '.1f')} | {_number(row.ratio, '.2f')} "
-                f"| {_number(fewer, '.2f')} |"
+                f"| {_number(row.fastest, '.3f')} | {_number(row.fastest_ratio, '.2f')} | {_number(fewer, '.2f')} |"
             )
     return "\n".join([*lines, *_scans(rows)]) + "\n"
 
