@@ -17,7 +17,10 @@ Seed = Annotated[int, typer.Option(help="Decides every draw.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Prompts answered at once; halved when memory runs out.")]
 MaxPull = Annotated[float | None, typer.Option(help="Largest model to pull from a hub, in GB. [default: 200]")]
 Memory = Annotated[str | None, typer.Option(help="Most memory to train in, such as 24GiB. [default: what is free]")]
-Processes = Annotated[int | None, typer.Option(min=1, help="Train in so many, on GPUs one each. [default: 1]")]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Train in so many, on GPUs one each. What none holds is answered from all. [default: 1]"),
+]
 Vllm = Annotated[str | None, typer.Option(help="Python that has vLLM, which then answers the gate prompts.")]
 SandboxKind = Annotated[
     Literal["none", "docker"] | None, typer.Option(help="Where the model is loaded. [default: none]")
