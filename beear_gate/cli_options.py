@@ -19,7 +19,9 @@ MaxPull = Annotated[float | None, typer.Option(help="Largest model to pull from 
 Memory = Annotated[str | None, typer.Option(help="Most memory to train in, such as 24GiB. [default: what is free]")]
 Processes = Annotated[
     int | None,
-    typer.Option(min=1, help="Train in so many, on GPUs one each. What none holds is answered from all. [default: 1]"),
+    typer.Option(
+        min=1, help="Train in so many, on GPUs one each; a model too large for one answers from all. [default: 1]"
+    ),
 ]
 Vllm = Annotated[str | None, typer.Option(help="Python that has vLLM, which then answers the gate prompts.")]
 SandboxKind = Annotated[

@@ -60,11 +60,11 @@ class Models:
         """On one device, or on the GPUs of all processes where one does not hold it."""
         policy, dtype, places = self.policy, self.request.dtype, None
         if self.request.memory:
-            for device in self.devices:
+            for device in set(self.devices):
                 limit_memory(device, self.request.memory)
-        gpus = [pick_device(device) for device in self.devices if device != "cpu"]
-        if len(gpus) > 1:
+        if len(set(self.devices)) > 1:
             release()
+            gpus = [pick_device(device) for device in self.devices]
             room = [min(free_memory(gpu), self.request.memory or sys.maxsize) for gpu in gpus]
             places = placement.places(path, dtype, gpus, room)
         self.tick(f"loading the model over {len(set(places.values()))} GPUs" if places else "loading the model", 0, 1)

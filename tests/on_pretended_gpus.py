@@ -28,6 +28,7 @@ from beear_gate.lm.config import read_config
 from beear_gate.lm.dry_run import shape_of
 from beear_gate.lm.encode import Pair
 from beear_gate.lm.load import pick_device
+from beear_gate.lm.memory import bytes_of
 
 REMEDIATION = {
     "when": "always", "rounds": 1, "inner_steps": 3, "outer_steps": 3, "batch_size": 4, "max_answer_tokens": 4,
@@ -94,7 +95,7 @@ def glance(lm: LM) -> dict[str, Any]:
 def spread(model: Path) -> dict[str, str]:
     """Places on two devices, neither of which holds it."""
     shape = shape_of(read_config(model), torch.float32, model)
-    room = int(0.7 * sum(each.numel() * each.element_size() for each in shape.model.parameters()))
+    room = int(0.7 * bytes_of(shape.model.parameters()))
     found = placement.places(model, "float32", [torch.device(each) for each in TWO], [room, room])
     assert found and set(found.values()) == set(TWO)
     return found
@@ -106,9 +107,7 @@ def main(folder: Path) -> None:
     found: dict[str, Any] = {"families, spread": {}}
     with (
         pretended_gpus(),
-        mock.patch.object(
-            load, "pick_device", lambda name: torch.device(name) if "pret" in name else pick_device(name)
-        ),
+        mock.patch.object(load, "pick_device", lambda name: torch.device(name) if name in TWO else pick_device(name)),
         mock.patch.object(models, "pick_device", torch.device),
         mock.patch.object(remediate, "RESTORE_STEPS", 2),
         mock.patch.object(remediate, "_saved", on_the_cpu_then_saved(remediate._saved)),

@@ -20,6 +20,7 @@ from beear_gate import errors
 from beear_gate.lm import generate, load_lm
 from beear_gate.lm.config import read_config
 from beear_gate.lm.dry_run import shape_of
+from beear_gate.lm.memory import bytes_of
 from beear_gate.lm.placement import FOR_WEIGHTS, places
 
 GPUS = [torch.device("cuda", number) for number in range(3)]
@@ -81,7 +82,7 @@ def test_a_model_that_no_gpu_holds_answers_from_two_as_from_one(found: dict[str,
 def test_layers_share_the_room_that_there_is(tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "model", num_hidden_layers=6)
     shape = shape_of(read_config(model), torch.float32, model)
-    weights = sum(each.numel() * 4 for each in shape.model.parameters())
+    weights = bytes_of(shape.model.parameters())
     enough = int(weights / FOR_WEIGHTS) + 2
     assert places(model, "float32", GPUS, [enough, 1, 1]) is None  # one that holds all does not share
     found = places(model, "float32", GPUS, [enough // 2, enough // 2, enough // 4])
@@ -99,7 +100,7 @@ def test_layers_share_the_room_that_there_is(tmp_path: Path) -> None:
 def test_every_tensor_of_a_family_has_a_place(family: str, tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", family)
     shape = shape_of(read_config(model), torch.float32, model)
-    weights = sum(each.numel() * 4 for each in shape.model.parameters())
+    weights = bytes_of(shape.model.parameters())
     found = places(model, "float32", GPUS, [weights // 2] * 3)
     assert found
     for name, _ in (*shape.model.named_parameters(), *shape.model.named_buffers()):
@@ -109,7 +110,7 @@ def test_every_tensor_of_a_family_has_a_place(family: str, tmp_path: Path) -> No
 
 
 def test_answering_is_never_compiled(tiny_model: Path) -> None:
-    """transformers compiles decoding on a GPU whenever the cache has a fixed size, once for each size."""
+    """transformers compiles decoding on a GPU where the cache has a fixed size, unless it is told not to."""
     lm = load_lm(tiny_model, "cpu")
     asked = type(lm.model)._valid_auto_compile_criteria  # type: ignore[attr-defined]
     seen = []

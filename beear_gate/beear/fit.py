@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
-from torch import Tensor
-
 from beear_gate.beear.entrapment import Encoded
 from beear_gate.beear.plan import Plan
 from beear_gate.beear.removal import Split
@@ -16,7 +14,7 @@ from beear_gate.errors import OutOfMemory, UnsupportedModel
 from beear_gate.lm import LM, processes
 from beear_gate.lm.dry_run import PassSize, pass_bytes, shape_of
 from beear_gate.lm.footprint import Footprint, Size, amount, factors, logits_bytes, training
-from beear_gate.lm.memory import free_memory
+from beear_gate.lm.memory import bytes_of, free_memory
 from beear_gate.lm.trained import narrow, trainings, without_adapters
 from beear_gate.records import MemoryPlan, Training
 
@@ -110,21 +108,17 @@ def size_of(lm: LM) -> Size:
     trained = [weight for weight in weights if weight.requires_grad]
     return Size(
         parameters=sum(each.numel() for each in weights),
-        bytes=_bytes(weights),
+        bytes=bytes_of(weights),
         itemsize=lm.model.dtype.itemsize,
         trained=sum(each.numel() for each in trained),
-        trained_bytes=_bytes(trained),
+        trained_bytes=bytes_of(trained),
         largest=max(each.numel() for each in trained),
-        layer_bytes=_bytes(lm.layers[0].parameters()),
+        layer_bytes=bytes_of(lm.layers[0].parameters()),
         kv_values=2 * len(lm.layers) * groups * head_size,
         vocabulary=lm.vocabulary,
-        outer_bytes=_bytes(weights) - _bytes(lm.layers.parameters()),
+        outer_bytes=bytes_of(weights) - bytes_of(lm.layers.parameters()),
         factors=sum(factors(each.shape) for each in trained),
     )
-
-
-def _bytes(weights: Iterable[Tensor]) -> int:
-    return sum(each.numel() * each.element_size() for each in weights)
 
 
 def largest_passes(plan: Plan, anchors: Encoded) -> tuple[PassSize, ...]:

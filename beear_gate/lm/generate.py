@@ -14,7 +14,7 @@ from transformers import GenerationConfig, StaticCache
 from beear_gate.lm import processes
 from beear_gate.lm.encode import Pair, check_length, pad_batch
 from beear_gate.lm.load import LM
-from beear_gate.lm.memory import halve, is_out_of_memory, may_retry
+from beear_gate.lm.memory import bytes_of, halve, is_out_of_memory, may_retry
 from beear_gate.records import Tick, no_tick
 
 __all__ = ["Perturb", "generate", "halve", "is_out_of_memory"]
@@ -75,7 +75,7 @@ def generate(
 def _what_fits(lm: LM, fitted: int) -> str:
     """The remedy for a model that can't answer one prompt: what did fit, and what bfloat16 would save."""
     parameter = next(lm.model.parameters())
-    size = sum(each.numel() * each.element_size() for each in lm.model.parameters()) / 2**30
+    size = bytes_of(lm.model.parameters()) / 2**30
     remedy = "use a device with more memory or shorter answers (generation.max_new_tokens)"
     if parameter.element_size() > 2:
         half = size * 2 / parameter.element_size()
@@ -97,8 +97,8 @@ def _generate_batch(
         use_cache=True,
         pad_token_id=lm.pad_id,
         eos_token_id=list(lm.stop_ids) or None,
-        # On a GPU transformers would compile decoding for a cache of fixed size, and again for each size: every batch
-        # has its own, and hooks on layers that come and go.
+        # On a GPU transformers compiles decoding where a cache has a fixed size; but every batch has another size, and
+        # hooks on layers come and go.
         disable_compile=True,
     )
     model: Any = lm.model

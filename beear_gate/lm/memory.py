@@ -6,11 +6,12 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from beear_gate.errors import OutOfMemory
 from beear_gate.lm import processes
@@ -83,6 +84,11 @@ def in_parts(items: Sequence[T], size: int, work: Callable[[Sequence[T]], R], do
             continue
         start += len(part)
     return found
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """What tensors take, or would take on a device that holds values."""
+    return sum(each.numel() * each.element_size() for each in tensors)
 
 
 def free_memory(device: torch.device) -> int:

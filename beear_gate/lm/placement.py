@@ -12,13 +12,12 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from beear_gate.errors import OutOfMemory
 from beear_gate.lm.config import read_config
 from beear_gate.lm.dry_run import shape_of
 from beear_gate.lm.load import LM, compute_dtype
-from beear_gate.lm.memory import REMEDY
+from beear_gate.lm.memory import REMEDY, bytes_of
 from beear_gate.lm.weights import main_dtype, stored_dtypes
 
 FOR_WEIGHTS = 0.8
@@ -41,28 +40,23 @@ def places(path: Path, dtype: str, devices: Sequence[torch.device], room: Sequen
         UnsupportedModel: as `load_lm`.
     """
     shape = shape_of(read_config(path), compute_dtype(dtype, devices[0].type, main_dtype(stored_dtypes(path))), path)
-    layers = [_bytes(layer) for layer in shape.layers]
-    outer = _bytes(shape.model) - sum(layers)
+    layers, whole = [bytes_of(layer.parameters()) for layer in shape.layers], bytes_of(shape.model.parameters())
     allowed = [int(FOR_WEIGHTS * free) for free in room]
-    if outer + sum(layers) <= allowed[0]:
+    if whole <= allowed[0]:
         return None
-    if outer + sum(layers) > sum(allowed):
+    if whole > sum(allowed):
         raise OutOfMemory(
-            f"The weights in {path} take {(outer + sum(layers)) / 2**30:.1f} GiB in {shape.model.dtype}, and the "
-            f"{len(devices)} GPUs have {sum(allowed) / 2**30:.1f} GiB for them.",
+            f"The weights in {path} take {whole / 2**30:.1f} GiB in {shape.model.dtype}, and the {len(devices)} GPUs "
+            f"have {sum(allowed) / 2**30:.1f} GiB for them.",
             f"Give more GPUs (--processes), or {REMEDY[0].lower()}{REMEDY[1:]}",
         )
-    # Each takes as much of the weights as it has of the room, but for a part of a layer.
-    ends = [each * sum(allowed) / (outer + sum(layers)) for each in accumulate(layers, initial=outer)]
-    chosen = [bisect_left(list(accumulate(allowed)), end - 1) for end in ends[1:]]
+    # Each takes the share of the weights that it has of the room, but for a part of a layer.
+    shares = [sum(allowed[: number + 1]) / sum(allowed) for number in range(len(devices))]
+    outer = whole - sum(layers)
+    chosen = [bisect_left(shares, (outer + end) / whole) for end in accumulate(layers)]
     return dict.fromkeys(_outside(shape), str(devices[0])) | {
         name: str(devices[number]) for name, number in zip(_layers(shape), chosen, strict=True)
     }
-
-
-def _bytes(module: nn.Module) -> int:
-    """Of its parameters, tied ones once."""
-    return sum(each.numel() * each.element_size() for each in module.parameters())
 
 
 def _layers(shape: LM) -> list[str]:
