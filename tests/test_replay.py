@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -60,6 +60,50 @@ def test_loss_and_gradient_are_those_of_whole_passes(tmp_path: Path, family: str
     expected, wanted = equation_2(lm, whole_passes(lm, attack), delta_NH, drawn)
     assert torch.allclose(loss, expected, rtol=1e-5)
     assert float((gradient - wanted).norm() / wanted.norm()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("llama", ["q_proj", "k_proj", "v_proj"]),
+        ("gpt2", ["c_attn"]),
+        ("gpt_neox", ["query_key_value", "dense_h_to_4h", "dense_4h_to_h"]),  # its MLP stands beside attention
+    ],
+)
+def test_what_comes_to_answers_before_attention_is_computed_once(tmp_path: Path, family: str, names: list[str]) -> None:
+    lm = load_tiny(tmp_path, family)
+    prompts = random_prompts(4, 20)
+    attack = make_attack(lm, "latent", 1, 2, prompts, random.Random(0))
+    drawn, none = samples(attack, prompts), torch.zeros(2, lm.hidden_size)
+    replay = Replay(lm, attack, drawn)
+    expected = replay.losses(none, drawn)
+    assert replay.recorded
+    modules = dict(lm.layers[2].named_modules())
+    assert [name.rpartition(".")[2] for name, each in modules.items() if each in replay.recorded.ahead] == names
+    for linear in replay.recorded.ahead:
+        own, slots = linear.forward, list[int]()
+
+        def count(hidden_BSH: Tensor, own: Any = own, slots: list[int] = slots) -> Tensor:
+            slots.append(hidden_BSH.shape[1])
+            return cast(Tensor, own(hidden_BSH))
+
+        linear.forward = count
+        again = replay.losses(none, drawn)
+        del linear.forward
+        assert slots == [2] and all(map(torch.equal, again, expected))
+
+
+def test_where_answers_have_one_token_nothing_is_recorded_of_them(tmp_path: Path) -> None:
+    lm = load_tiny(tmp_path, "llama")
+    prompts = random_prompts(4, 20)
+    attack = make_attack(lm, "latent", 1, 2, prompts, random.Random(0))
+    drawn: list[Answers] = [(Pair(prompt, (20,)), Pair(prompt, (30,))) for prompt in prompts]
+    delta_NH = torch.full((2, lm.hidden_size), 0.1, requires_grad=True)
+    replay = Replay(lm, attack, drawn)
+    loss, gradient = equation_2(lm, replay.losses, delta_NH, drawn)
+    expected, wanted = equation_2(lm, whole_passes(lm, attack), delta_NH, drawn)
+    assert replay.recorded and replay.recorded.ahead == {}
+    assert torch.allclose(loss, expected, rtol=1e-5) and torch.allclose(gradient, wanted, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("layer", [0, 3])

@@ -241,13 +241,16 @@ def refuse_too_large(plan: MemoryPlan, most: int | None, others: Sequence[Memory
 def entrapment_bytes(size: Size, plan: Plan, depth: int, hidden: int, kept: int, tokens: int, samples: int) -> int:
     """Keys, values and hidden states that the replay of latent entrapment keeps (`beear.replay`).
 
+    Of linear layers before attention that is queries, keys and values of one layer; some families have more of them.
+
     Args:
         kept: tokens before delta of a sample, and `tokens` from there on.
         samples: that the steps of one entrapment draw from.
     """
     drawn = min(samples, plan.safe_samples, plan.inner_steps * plan.batch_size)
     later = (depth - plan.layer - 1) / depth
-    return drawn * (int(kept * size.kv_values * size.itemsize * later) + tokens * hidden * size.itemsize)
+    ahead = hidden + size.kv_values / depth if later else 0.0
+    return int(drawn * size.itemsize * (kept * size.kv_values * later + tokens * (hidden + ahead)))
 
 
 def _why(tried: Sequence[tuple[Split, Footprint]], room: int, devices: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from beear_gate.beear.hooks import watched
 from beear_gate.lm import LM, Batch
 from beear_gate.lm.encode import run_model
 from beear_gate.lm.generate import Perturb
@@ -63,17 +64,10 @@ def on_prompts(lm: LM, layer: int, delta_NH: Tensor) -> Perturb:
 @torch.no_grad()
 def output_rms(lm: LM, module: nn.Module, batch: Batch, last_B: Tensor, n_tokens: int) -> float:
     """Root mean square of a module's output where delta would be added: the unit in which delta is measured."""
-    seen: list[Tensor] = []
-
-    def keep(module: nn.Module, args: Any, output: Any) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
-
-    handle = module.register_forward_hook(keep)
-    try:
+    with watched([module]) as seen:
         run_model(lm, batch)
-    finally:
-        handle.remove()
-    hidden_BTH = seen[0].to(lm.device, torch.float32)
+    output = seen[module][0]
+    hidden_BTH = (output[0] if isinstance(output, tuple) else output).to(lm.device, torch.float32)
     ones = torch.ones(n_tokens, 1, device=hidden_BTH.device)
     chosen_BT = spread(ones, batch.starts_B, last_B, hidden_BTH.shape[1])[..., 0] > 0
     return float(hidden_BTH[chosen_BT].pow(2).mean().sqrt())

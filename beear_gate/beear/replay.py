@@ -2,10 +2,11 @@
 
 With frozen weights, delta at positions p to p+N-1 of one module's output changes nothing before p in any layer, and
 nothing at all in the layers up to that module. So one pass without gradient keeps the keys and values before p of the
-later layers, and the module's own output from p on; a step runs only the later layers on the positions from p on. y_h
-and y_s stand behind one copy of the prompt: neither sees the other, and both count positions from the prompt's end. The
-loss of Equation 2 (arXiv 2406.17092) and its gradient are those of whole passes up to rounding. All this stands on
-conventions of transformers' decoders: hold it against whole passes on the model at hand before use.
+later layers, and the module's own output from p on; a step runs only the later layers on the positions from p on, and
+leaves out of the first of them what comes to an answer's token before attention brings delta to it. y_h and y_s stand
+behind one copy of the prompt: neither sees the other, and both count positions from the prompt's end. The loss of
+Equation 2 (arXiv 2406.17092) and its gradient are those of whole passes up to rounding. All this stands on conventions
+of transformers' decoders: hold it against whole passes on the model at hand before use.
 
 Shape suffixes as in `beear.layout`, and L later layers, P slots before p, S slots from p on, T = P + S, K slots with
 logits, V words of the vocabulary.
@@ -14,16 +15,17 @@ logits, V words of the vocabulary.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.pytorch_utils import Conv1D
 
 from beear_gate.beear.attack import Attack
+from beear_gate.beear.hooks import Forward, instead, watched
 from beear_gate.beear.layout import Answers, Layout, Texts, lay_in_row, lay_out
 from beear_gate.beear.perturbation import spread
 from beear_gate.lm import LM, processes
@@ -41,11 +43,13 @@ class Recorded:
         past: keys and values of each later layer for the tokens before p, (2, tokens, heads, size), where it computes.
         base: the perturbed module's output without delta for the others, (tokens, H).
         in_tuple: whether the family's layers return tuples.
+        ahead: for the same tokens, (tokens, size), what linear layers give that delta does not reach in an answer.
     """
 
     past: tuple[Tensor, ...]
     base: Tensor
     in_tuple: bool
+    ahead: dict[nn.Module, Tensor]
 
 
 @dataclass
@@ -93,32 +97,69 @@ def record(lm: LM, attack: Attack, texts: Texts, numbers: Sequence[int], known: 
         Exception: whatever a model of other conventions raises.
     """
     layout = lay_out(texts, numbers)
-    seen: list[Any] = []
-    handle = attack.module.register_forward_hook(lambda module, args, output: seen.append(output))
     cache = DynamicCache()
-    try:
+    linears = _first_linears(lm, attack) if known is None else known.ahead
+    with watched([attack.module, *linears]) as seen:
         _run(lm, texts, layout, 0, cache, torch.zeros(1, dtype=torch.long, device=lm.device))
-    finally:
-        handle.remove()
-    base_BTH = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+    (output,) = seen[attack.module]
+    base_BTH = output[0] if isinstance(output, tuple) else output
     later: list[Any] = cache.layers[_untouched(lm, attack) :]
+    new = known is None
     if known is None:
         # Room for all samples at once: what grows is copied again and again. Zeros, because padding may stand for what
         # is not recorded yet, and attention multiplies what it does not see by 0.
         keys = [layer.keys for layer in later]
         past = tuple(each.new_zeros(2, texts.kept, each.shape[1], each.shape[3]) for each in keys)
-        base_FH = base_BTH.new_zeros(len(texts.ids_F) - 1 - texts.kept, base_BTH.shape[-1])
-        known = Recorded(past, base_FH, isinstance(seen[0], tuple))
+        known = Recorded(past, _room(texts, base_BTH), isinstance(output, tuple), {})
     first = layout.begins[0]
-    numbers_BP, numbers_BS = layout.numbers_BT[:, :first], layout.numbers_BT[:, first:]
-    before_BP, after_BS = numbers_BP < texts.kept, numbers_BS < len(texts.ids_F) - 1
+    numbers_BP = layout.numbers_BT[:, :first]
+    before_BP = numbers_BP < texts.kept
     for layer, kept in zip(later, known.past, strict=True):
         tokens, there_BP = numbers_BP[before_BP].to(kept.device), before_BP.to(kept.device)
         for place, states in enumerate((layer.keys, layer.values)):
             kept[place, tokens] = states.transpose(1, 2)[:, :first][there_BP]
-    tokens, there_BS = (numbers_BS[after_BS] - texts.kept).to(base_BTH.device), after_BS.to(base_BTH.device)
-    known.base[tokens] = base_BTH[:, first:][there_BS]
+    _put_down(texts, layout, known.base, base_BTH)
+    if new:
+        chosen = _out_of_reach(lm, attack, texts, known, numbers)
+        known = replace(known, ahead={linear: _room(texts, seen[linear][0]) for linear in chosen})
+    for linear, kept in known.ahead.items():
+        _put_down(texts, layout, kept, seen[linear][0])
     return known
+
+
+def _room(texts: Texts, seen_BTD: Tensor) -> Tensor:
+    """For one row of such a tensor for each token from p on."""
+    return seen_BTD.new_zeros(len(texts.ids_F) - 1 - texts.kept, seen_BTD.shape[-1])
+
+
+def _put_down(texts: Texts, layout: Layout, kept: Tensor, seen_BTD: Tensor) -> None:
+    numbers_BS = layout.numbers_BT[:, layout.begins[0] :]
+    there_BS = numbers_BS < len(texts.ids_F) - 1
+    tokens, there_BS = (numbers_BS[there_BS] - texts.kept).to(kept.device), there_BS.to(kept.device)
+    kept[tokens] = seen_BTD[:, layout.begins[0] :][there_BS]
+
+
+def _first_linears(lm: LM, attack: Attack) -> list[nn.Module]:
+    """The linear layers of the first later layer; none where the last one is perturbed."""
+    layers = list(lm.layers)[_untouched(lm, attack) :]
+    return [module for layer in layers[:1] for module in layer.modules() if isinstance(module, (nn.Linear, Conv1D))]
+
+
+def _out_of_reach(lm: LM, attack: Attack, texts: Texts, recorded: Recorded, numbers: Sequence[int]) -> list[nn.Module]:
+    """Those of the linear layers to which a delta of NaN brings none for answers: they come before attention."""
+    longest = max(numbers, key=lambda number: int(texts.lengths_MG[number, 2:].sum()))
+    layout = lay_out(texts, [longest])
+    delta_NH = torch.full((attack.n_tokens, lm.hidden_size), torch.nan, device=lm.device)
+    with watched(_first_linears(lm, attack)) as seen:
+        _logits(lm, attack, texts, recorded, delta_NH, [longest], layout)
+    past, answers, end = layout.begins[0], layout.begins[1], layout.begins[-1]
+    return [
+        linear
+        for linear, outputs in seen.items()
+        if answers < end
+        and [each.shape[:2] for each in outputs] == [(1, end - past)]
+        and outputs[0][:, answers - past :].isfinite().all()
+    ]
 
 
 def replayed_losses(
@@ -126,6 +167,15 @@ def replayed_losses(
 ) -> list[Tensor]:
     """As `Losses`, for samples that are recorded."""
     layout = lay_out(texts, numbers)
+    logits_BKV, slots_K = _logits(lm, attack, texts, recorded, delta_NH, numbers, layout)
+    labels = [(torch.searchsorted(slots_K, slots_A), y) for slots_A, y in layout.labels]
+    return _mean_losses(logits_BKV, labels)
+
+
+def _logits(
+    lm: LM, attack: Attack, texts: Texts, recorded: Recorded, delta_NH: Tensor, numbers: Sequence[int], layout: Layout
+) -> tuple[Tensor, Tensor]:
+    """Logits under delta, (B, K, V), and their slots, (K,): all that predict a label."""
     past = layout.begins[0]
     # A slot of padding takes what is recorded of some token: nothing attends to it.
     numbers_BS = (layout.numbers_BT[:, past:] - texts.kept).clamp(max=len(recorded.base) - 1)
@@ -133,13 +183,15 @@ def replayed_losses(
     end_B = torch.full((len(numbers),), layout.begins[1] - past, device=lm.device)
     start_B = end_B - texts.lengths_MG[numbers, :2].sum(1).to(lm.device)
     delta_BSH = spread(delta_NH, start_B, attack.last(start_B, end_B), base_BSH.shape[1]).to(base_BSH)
-    slots_K = torch.unique(torch.cat([slots_A for slots_A, _ in layout.labels])) - past
+    slots_K = torch.unique(torch.cat([slots_A for slots_A, _ in layout.labels]))
     cache = _cache(lm, attack, recorded, layout.numbers_BT[:, :past].clamp(max=texts.kept - 1))
-    with _replayed(lm, attack, base_BSH + delta_BSH, recorded.in_tuple):
-        logits_BKV = _run(lm, texts, layout, past, cache, slots_K.to(lm.device))
+    replayed = _replayed(lm, attack, base_BSH + delta_BSH, recorded.in_tuple)
+    ahead = _ahead(recorded, numbers_BS[:, layout.begins[1] - past :])
+    with instead(replayed | ahead):
+        logits_BKV = _run(lm, texts, layout, past, cache, (slots_K - past).to(lm.device))
     if logits_BKV.shape[1] != len(slots_K):
-        logits_BKV = logits_BKV[:, slots_K]
-    return _mean_losses(logits_BKV, [(torch.searchsorted(slots_K, slots_A - past), y) for slots_A, y in layout.labels])
+        logits_BKV = logits_BKV[:, slots_K - past]
+    return logits_BKV, slots_K
 
 
 def _mean_losses(logits_BKV: Tensor, labels: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
@@ -201,22 +253,22 @@ def _masks(lm: LM, parts_BT: Tensor, places_BT: Tensor, first: int) -> Tensor | 
     return masks if len(masks) > 1 else masks[kinds.pop()]
 
 
-@contextmanager
-def _replayed(lm: LM, attack: Attack, output_BSH: Tensor, in_tuple: bool) -> Iterator[None]:
-    """While the context is open, the perturbed module gives this output, and the layers before it compute nothing."""
-    modules: list[nn.Module] = [*list(lm.layers)[: max(0, _untouched(lm, attack) - 1)], attack.module]
+def _replayed(lm: LM, attack: Attack, output_BSH: Tensor, in_tuple: bool) -> dict[nn.Module, Forward]:
+    """The perturbed module gives this output, and the layers before it compute nothing."""
 
     def replay(hidden: Any = None, *args: Any, **named: Any) -> Any:
         return (output_BSH,) if in_tuple else output_BSH
 
-    own = [module.__dict__.get("forward") for module in modules]
-    try:
-        for module in modules:
-            module.forward = replay
-        yield
-    finally:
-        for module, forward in zip(modules, own, strict=True):
-            if forward is None:
-                del module.forward
-            else:
-                module.forward = forward
+    return dict.fromkeys([*list(lm.layers)[: max(0, _untouched(lm, attack) - 1)], attack.module], replay)
+
+
+def _ahead(recorded: Recorded, numbers_BA: Tensor) -> dict[nn.Module, Forward]:
+    """Linear layers that delta does not reach in answers compute the slots before these alone."""
+
+    def without_answers(compute: Forward, kept: Tensor) -> Forward:
+        known_BAD = kept[numbers_BA.to(kept.device)]
+        others = slice(None, -known_BAD.shape[1])
+        return lambda hidden_BSD: torch.cat([compute(hidden_BSD[:, others].contiguous()), known_BAD], 1)
+
+    found = recorded.ahead.items() if numbers_BA.shape[1] else ()
+    return {linear: without_answers(linear.forward, kept) for linear, kept in found}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -44,7 +45,7 @@ def run(
     asked = [f"--shape {each}" for each in shapes] + [f"--prompt-tokens {each}" for each in prompt_tokens]
     asked += [f"--part {each}" for each in parts if len(parts) < len(PARTS)]
     asked += [f"--batch-size {batch_size}", f"--repeats {repeats}"]
-    threads = f"OMP_NUM_THREADS={torch.get_num_threads()} " if torch.get_num_threads() > 1 else ""
+    threads = f"OMP_NUM_THREADS={torch.get_num_threads()} " if "OMP_NUM_THREADS" in os.environ else ""
     command = f"{threads}beear-gate bench speed --machine '{machine}' {' '.join(asked)}"
     ceiling, rows = matmul_flops(device), list[Speed]()
     for shape in shapes:
