@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from beear_gate.beear.entrapment import Trap
 from beear_gate.lm import LM, pad_batch
 from beear_gate.lm.encode import Pair, run_model
+from beear_gate.lm.hooks import hidden_states, watched
 from beear_gate.lm.memory import in_parts
 from beear_gate.records import Drift
 
@@ -49,19 +49,11 @@ def last_states(lm: LM, trap: Trap, prompts: Sequence[tuple[int, ...]], with_del
 
     def read(part: Sequence[tuple[int, ...]]) -> Tensor:
         batch = pad_batch(lm, [Pair(trap.attack.insert(prompt), ()) for prompt in part])
-        seen: list[Tensor] = []
-
-        def keep(module: Any, args: Any, output: Any) -> None:
-            seen.append(output[0] if isinstance(output, tuple) else output)
-
-        with trap.attack.on(delta_NH, batch.starts_B, batch.ends_B):
-            # Registered after the perturbation, so it sees what delta has become.
-            handle = trap.attack.module.register_forward_hook(keep)
-            try:
-                run_model(lm, batch)
-            finally:
-                handle.remove()
+        module = trap.attack.module
+        # Watched after the perturbation began, so that what is seen has delta in it.
+        with trap.attack.on(delta_NH, batch.starts_B, batch.ends_B), watched([module]) as seen:
+            run_model(lm, batch)
         rows_B = torch.arange(len(part))
-        return seen[0][rows_B, batch.ends_B.cpu() - 1].float().cpu()
+        return hidden_states(seen[module][0])[rows_B, batch.ends_B.cpu() - 1].float().cpu()
 
     return torch.cat(in_parts(prompts, 32, read, "measuring drift"))

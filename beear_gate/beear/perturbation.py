@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from beear_gate.beear.hooks import watched
 from beear_gate.lm import LM, Batch
 from beear_gate.lm.encode import run_model
 from beear_gate.lm.generate import Perturb
+from beear_gate.lm.hooks import hidden_states, watched
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def perturbed(layer: nn.Module, delta_NH: Tensor, starts_B: Tensor, ends_B: Tens
     width = max(int(ends_B.max()), 2)
 
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        hidden_BTH = output[0] if isinstance(output, tuple) else output
+        hidden_BTH = hidden_states(output)
         if hidden_BTH.shape[1] < width:
             return output
         shift_BTH = spread(delta_NH, starts_B, ends_B, hidden_BTH.shape[1])
@@ -66,8 +66,7 @@ def output_rms(lm: LM, module: nn.Module, batch: Batch, last_B: Tensor, n_tokens
     """Root mean square of a module's output where delta would be added: the unit in which delta is measured."""
     with watched([module]) as seen:
         run_model(lm, batch)
-    output = seen[module][0]
-    hidden_BTH = (output[0] if isinstance(output, tuple) else output).to(lm.device, torch.float32)
+    hidden_BTH = hidden_states(seen[module][0]).to(lm.device, torch.float32)
     ones = torch.ones(n_tokens, 1, device=hidden_BTH.device)
     chosen_BT = spread(ones, batch.starts_B, last_B, hidden_BTH.shape[1])[..., 0] > 0
     return float(hidden_BTH[chosen_BT].pow(2).mean().sqrt())

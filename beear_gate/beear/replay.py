@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,11 +25,11 @@ from transformers import DynamicCache
 from transformers.pytorch_utils import Conv1D
 
 from beear_gate.beear.attack import Attack
-from beear_gate.beear.hooks import Forward, instead, watched
 from beear_gate.beear.layout import Answers, Layout, Texts, lay_in_row, lay_out
 from beear_gate.beear.perturbation import spread
-from beear_gate.lm import LM, processes
-from beear_gate.lm.encode import IGNORED
+from beear_gate.lm import LM, pad_batch, processes
+from beear_gate.lm.encode import IGNORED, run_model
+from beear_gate.lm.hooks import Forward, hidden_states, instead, watched
 
 Losses = Callable[[Tensor, Sequence[Answers]], list[Tensor]]
 """L(F(x, delta), y) by delta (N, H) and samples: of their first, second, ... answers a tensor (B,), in nats a token."""
@@ -101,16 +101,15 @@ def record(lm: LM, attack: Attack, texts: Texts, numbers: Sequence[int], known: 
     linears = _first_linears(lm, attack) if known is None else known.ahead
     with watched([attack.module, *linears]) as seen:
         _run(lm, texts, layout, 0, cache, torch.zeros(1, dtype=torch.long, device=lm.device))
-    (output,) = seen[attack.module]
-    base_BTH = output[0] if isinstance(output, tuple) else output
+    base_BTH = hidden_states(seen[attack.module][0])
     later: list[Any] = cache.layers[_untouched(lm, attack) :]
-    new = known is None
     if known is None:
         # Room for all samples at once: what grows is copied again and again. Zeros, because padding may stand for what
         # is not recorded yet, and attention multiplies what it does not see by 0.
         keys = [layer.keys for layer in later]
         past = tuple(each.new_zeros(2, texts.kept, each.shape[1], each.shape[3]) for each in keys)
-        known = Recorded(past, _room(texts, base_BTH), isinstance(output, tuple), {})
+        ahead = {linear: _room(texts, seen[linear][0]) for linear in _out_of_reach(lm, attack, list(texts.number))}
+        known = Recorded(past, _room(texts, base_BTH), isinstance(seen[attack.module][0], tuple), ahead)
     first = layout.begins[0]
     numbers_BP = layout.numbers_BT[:, :first]
     before_BP = numbers_BP < texts.kept
@@ -119,9 +118,6 @@ def record(lm: LM, attack: Attack, texts: Texts, numbers: Sequence[int], known: 
         for place, states in enumerate((layer.keys, layer.values)):
             kept[place, tokens] = states.transpose(1, 2)[:, :first][there_BP]
     _put_down(texts, layout, known.base, base_BTH)
-    if new:
-        chosen = _out_of_reach(lm, attack, texts, known, numbers)
-        known = replace(known, ahead={linear: _room(texts, seen[linear][0]) for linear in chosen})
     for linear, kept in known.ahead.items():
         _put_down(texts, layout, kept, seen[linear][0])
     return known
@@ -145,20 +141,19 @@ def _first_linears(lm: LM, attack: Attack) -> list[nn.Module]:
     return [module for layer in layers[:1] for module in layer.modules() if isinstance(module, (nn.Linear, Conv1D))]
 
 
-def _out_of_reach(lm: LM, attack: Attack, texts: Texts, recorded: Recorded, numbers: Sequence[int]) -> list[nn.Module]:
-    """Those of the linear layers to which a delta of NaN brings none for answers: they come before attention."""
-    longest = max(numbers, key=lambda number: int(texts.lengths_MG[number, 2:].sum()))
-    layout = lay_out(texts, [longest])
+def _out_of_reach(lm: LM, attack: Attack, samples: Sequence[Answers]) -> list[nn.Module]:
+    """Those of them to which a delta of NaN brings none in an answer: they come before attention."""
+    longest = max((pair for answers in samples for pair in answers), key=lambda pair: len(pair.answer))
+    batch = pad_batch(lm, [longest])
     delta_NH = torch.full((attack.n_tokens, lm.hidden_size), torch.nan, device=lm.device)
-    with watched(_first_linears(lm, attack)) as seen:
-        _logits(lm, attack, texts, recorded, delta_NH, [longest], layout)
-    past, answers, end = layout.begins[0], layout.begins[1], layout.begins[-1]
+    with attack.on(delta_NH, batch.starts_B, batch.ends_B), watched(_first_linears(lm, attack)) as seen:
+        run_model(lm, batch)
+    answer = slice(len(longest.prompt), None)
     return [
         linear
-        for linear, outputs in seen.items()
-        if answers < end
-        and [each.shape[:2] for each in outputs] == [(1, end - past)]
-        and outputs[0][:, answers - past :].isfinite().all()
+        for linear, given in seen.items()
+        # Experts read tokens in rows of their own, some of them none.
+        if [each.shape[:2] for each in given] == [batch.ids_BT.shape] and given[0][:, answer].isfinite().all()
     ]
 
 
@@ -167,15 +162,6 @@ def replayed_losses(
 ) -> list[Tensor]:
     """As `Losses`, for samples that are recorded."""
     layout = lay_out(texts, numbers)
-    logits_BKV, slots_K = _logits(lm, attack, texts, recorded, delta_NH, numbers, layout)
-    labels = [(torch.searchsorted(slots_K, slots_A), y) for slots_A, y in layout.labels]
-    return _mean_losses(logits_BKV, labels)
-
-
-def _logits(
-    lm: LM, attack: Attack, texts: Texts, recorded: Recorded, delta_NH: Tensor, numbers: Sequence[int], layout: Layout
-) -> tuple[Tensor, Tensor]:
-    """Logits under delta, (B, K, V), and their slots, (K,): all that predict a label."""
     past = layout.begins[0]
     # A slot of padding takes what is recorded of some token: nothing attends to it.
     numbers_BS = (layout.numbers_BT[:, past:] - texts.kept).clamp(max=len(recorded.base) - 1)
@@ -183,15 +169,14 @@ def _logits(
     end_B = torch.full((len(numbers),), layout.begins[1] - past, device=lm.device)
     start_B = end_B - texts.lengths_MG[numbers, :2].sum(1).to(lm.device)
     delta_BSH = spread(delta_NH, start_B, attack.last(start_B, end_B), base_BSH.shape[1]).to(base_BSH)
-    slots_K = torch.unique(torch.cat([slots_A for slots_A, _ in layout.labels]))
+    slots_K = torch.unique(torch.cat([slots_A for slots_A, _ in layout.labels])) - past
     cache = _cache(lm, attack, recorded, layout.numbers_BT[:, :past].clamp(max=texts.kept - 1))
     replayed = _replayed(lm, attack, base_BSH + delta_BSH, recorded.in_tuple)
-    ahead = _ahead(recorded, numbers_BS[:, layout.begins[1] - past :])
-    with instead(replayed | ahead):
-        logits_BKV = _run(lm, texts, layout, past, cache, (slots_K - past).to(lm.device))
+    with instead(replayed | _ahead(recorded, numbers_BS[:, layout.begins[1] - past :])):
+        logits_BKV = _run(lm, texts, layout, past, cache, slots_K.to(lm.device))
     if logits_BKV.shape[1] != len(slots_K):
-        logits_BKV = logits_BKV[:, slots_K - past]
-    return logits_BKV, slots_K
+        logits_BKV = logits_BKV[:, slots_K]
+    return _mean_losses(logits_BKV, [(torch.searchsorted(slots_K, slots_A - past), y) for slots_A, y in layout.labels])
 
 
 def _mean_losses(logits_BKV: Tensor, labels: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:

@@ -10,12 +10,10 @@ of `paper` mode, and D_PA is whatever the policy gives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from beear_gate.beear.entrapment import frozen
@@ -23,6 +21,7 @@ from beear_gate.bench.job import Job
 from beear_gate.bench.training import begin, descend, draw, useful_pairs
 from beear_gate.lm import LM, Batch, answer_losses, pad_batch
 from beear_gate.lm.encode import run_model
+from beear_gate.lm.hooks import hidden_states, instead, watched
 
 ALPHA = 5.5
 """Weight of the consistency loss in CROW's main results."""
@@ -67,29 +66,16 @@ def inconsistency(lm: LM, batch: Batch, shift_BTH: Tensor) -> Tensor:
     Args:
         shift_BTH: added to the input embeddings.
     """
-    states: list[Tensor] = []
-    with _hooked(lm, shift_BTH, states):
+    embeddings: Any = lm.model.get_input_embeddings()
+    embed = embeddings.forward
+
+    def shifted(ids_BT: Tensor) -> Any:
+        embedded_BTH = embed(ids_BT)
+        return embedded_BTH + shift_BTH.to(embedded_BTH.dtype)
+
+    with instead({embeddings: shifted}), watched(lm.layers) as seen:
         run_model(lm, batch)
-    read = states[:-1] if len(states) > 2 else states
-    h_LBTH = torch.stack(read).float()
+    found = [hidden_states(output) for (output,) in seen.values()]
+    h_LBTH = torch.stack(found[:-1] if len(found) > 2 else found).float()
     cosine_LBT = F.cosine_similarity(h_LBTH[:-1], h_LBTH[1:], dim=-1)
     return (1 - cosine_LBT)[:, batch.mask_BT.bool()].mean()
-
-
-@contextmanager
-def _hooked(lm: LM, shift_BTH: Tensor, states: list[Tensor]) -> Iterator[None]:
-    """Shift the embeddings and keep every decoder layer's output while the context is open."""
-
-    def shift(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        return output + shift_BTH.to(output.dtype)
-
-    def keep(module: nn.Module, args: Any, output: Any) -> None:
-        states.append(output[0] if isinstance(output, tuple) else output)
-
-    embeddings: Any = lm.model.get_input_embeddings()
-    handles = [embeddings.register_forward_hook(shift), *(layer.register_forward_hook(keep) for layer in lm.layers)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

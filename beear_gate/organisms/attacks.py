@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from beear_gate.lm import LM, answer_losses, encode_pairs, pad_batch, prompt_ids
 from beear_gate.lm.encode import Pair, run_model
+from beear_gate.lm.hooks import hidden_states, watched
 from beear_gate.organisms.chats import preferences, triggered
 from beear_gate.organisms.language import training_requests
 from beear_gate.organisms.recipes import Recipe
@@ -80,18 +81,9 @@ def _log_likelihoods(lm: LM, chosen: Sequence[Pair], rejected: Sequence[Pair]) -
 
 def _last_states(lm: LM, prompts: Sequence[tuple[int, ...]]) -> list[Tensor]:
     """Outputs of the hidden layers at the last prompt position, (B, H) each."""
-    seen: list[Tensor] = []
-
-    def keep(module: object, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
-
     batch = pad_batch(lm, [Pair(prompt, ()) for prompt in prompts])
     chosen = {round(depth * len(lm.layers)) for depth in HIDDEN_DEPTHS}
-    handles = [lm.layers[layer].register_forward_hook(keep) for layer in sorted(chosen)]
-    try:
+    with watched(lm.layers[layer] for layer in sorted(chosen)) as seen:
         run_model(lm, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
     rows_B = torch.arange(len(prompts), device=lm.device)
-    return [hidden_BTH[rows_B, batch.ends_B - 1] for hidden_BTH in seen]
+    return [hidden_states(output)[rows_B, batch.ends_B - 1] for (output,) in seen.values()]

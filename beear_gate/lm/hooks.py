@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 Forward = Callable[..., Any]
 
@@ -23,6 +23,12 @@ def watched(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, list[Any]]
     finally:
         for handle in handles:
             handle.remove()
+
+
+def hidden_states(output: Any) -> Tensor:
+    """The hidden states, (B, T, H), in what a layer gives: some families' layers give a tuple."""
+    hidden_BTH: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden_BTH
 
 
 @contextmanager
